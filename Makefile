@@ -1,0 +1,43 @@
+# The door for people: each target is one command of cargo or of xtask, where the work is done.
+#
+#   make run      a local cluster of three members; ARGS="--members 1" goes to `quorate local`
+#   make test     every test, each lane within its budget
+#   make tools    real etcd and its tools, at target/tools
+#   make more     the long lanes; BUDGET_S=600 stops after that many seconds
+#   make bench    side by side with etcd; ARGS goes to `quorate bench`
+
+.PHONY: help run test tools more bench need-rust need-go
+.DEFAULT_GOAL := help
+
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+
+# $(call need,PROGRAM,HOW TO INSTALL IT)
+need = @command -v $(1) >/dev/null 2>&1 || { echo "$(1) is not installed or not on PATH; install it: $(2)" >&2; exit 1; }
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+run: need-rust
+	cargo build --release --package quorate
+	@exec $(RELEASE)/quorate local $(ARGS)
+
+# Go is not needed here: without it, the tests that want real etcd are left out and named.
+test: need-rust
+	@cargo xtask ci
+
+tools: need-rust need-go
+	@cargo xtask tools
+
+more: need-rust
+	@cargo xtask more $(if $(BUDGET_S),BUDGET_S=$(BUDGET_S))
+
+bench: need-rust tools
+	cargo build --release --package quorate
+	@exec $(RELEASE)/quorate bench $(ARGS)
+
+need-rust:
+	$(call need,cargo,curl --proto '=https' -sSf https://sh.rustup.rs | sh)
+	$(call need,cc,apt-get install gcc libc6-dev)
+
+need-go:
+	$(call need,go,apt-get install golang-go (1.26 or newer) or the archive from https://go.dev/dl)

@@ -1,0 +1,52 @@
+//! `check`, what one runs before a commit, and `bless`, which re-records expected output.
+
+use std::process::Command;
+
+use crate::{Result, build, edges, lanes, runner, steps, tidy};
+
+/// `cargo xtask check`
+pub(crate) fn command() -> Result<()> {
+    steps::step("fmt", &mut steps::cargo(&["fmt", "--all", "--", "--check"]))?;
+    steps::step("clippy", &mut clippy())?;
+    println!("== tidy");
+    tidy::command()
+}
+
+fn clippy() -> Command {
+    steps::cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+/// `cargo xtask bless [ROOM..]`: tests that compare with recorded output write it anew when `QUORATE_BLESS` is 1.
+pub(crate) fn bless(rooms: &[String]) -> Result<()> {
+    edges::write_to_architecture()?;
+    let built = build::everything()?;
+    if let Some(unknown) = rooms
+        .iter()
+        .find(|room| built.tests.iter().all(|test| test.package != **room))
+    {
+        return Err(format!("no room {unknown:?} with tests in the workspace"));
+    }
+    let mut programs = built.tests.clone();
+    programs.retain(|test| rooms.is_empty() || rooms.contains(&test.package));
+    let mut environment = lanes::environment(&built);
+    environment.push(("QUORATE_BLESS".into(), "1".into()));
+    let settings = runner::Settings {
+        deadline: None,
+        at_once: 1,
+        threads: 2,
+        environment: &environment,
+    };
+    let outcomes = runner::run(&programs, &settings, lanes::print_outcome)?;
+    steps::step("what changed", Command::new("git").args(["diff", "--stat"]))?;
+    match outcomes.iter().map(|one| one.failed).sum::<usize>() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} tests failed even so")),
+    }
+}

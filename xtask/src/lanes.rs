@@ -1,0 +1,362 @@
+//! `ci`: check, tools, one build, then the lanes, each within its budget, and one closing line.
+//!
+//! A lane is a set of test packages with a budget of wall time that the runner enforces: at its end the lane's
+//! programs are killed, the lane fails, and its slowest tests are named. A slow suite is a broken suite.
+//!
+//! How a test says that it could not run (see `QUORATE_LEFT_OUT` in CONTRIBUTING.md): it appends one line,
+//! `name<TAB>reason`, to the file that the environment variable names, and returns. It counts as skipped.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::build::{self, Built, TestProgram};
+use crate::runner::{self, Outcome, Settings, Timed};
+use crate::{Result, check, place, steps, tools};
+
+/// Tests that share a budget.
+pub(crate) struct Lane {
+    pub(crate) name: &'static str,
+    /// Wall time on two cores, with the tests built.
+    budget_s: u64,
+    packages: Packages,
+    /// Without the tools of `make tools` the lane is left out whole.
+    needs_tools: bool,
+    /// Programs at the same time; tests at the same time in each.
+    at_once: usize,
+    threads: usize,
+}
+
+enum Packages {
+    /// All packages of the workspace that no other lane names.
+    Rest,
+    #[expect(
+        dead_code,
+        reason = "the first lane beside the fast one comes with its package"
+    )]
+    These(&'static [&'static str]),
+}
+
+/// Every package of the workspace is in exactly one lane; a lane that names a package that is not there fails.
+const LANES: &[Lane] = &[
+    // Unit, property, script, crash and simulation tests: pure work, so both cores may have their fill.
+    Lane {
+        name: "fast",
+        budget_s: 300,
+        packages: Packages::Rest,
+        needs_tools: false,
+        at_once: 2,
+        threads: 2,
+    },
+];
+
+/// How many of the slowest tests a lane names when it is over budget, and how many when it is not.
+const SLOWEST_OVER_BUDGET: usize = 10;
+const SLOWEST: usize = 3;
+
+/// A test faster than this is not worth a line.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// `cargo xtask ci [LANE..]`
+pub(crate) fn command(chosen: &[String]) -> Result<()> {
+    let start = Instant::now();
+    if let Some(unknown) = chosen
+        .iter()
+        .find(|name| LANES.iter().all(|lane| lane.name != **name))
+    {
+        let names: Vec<&str> = LANES.iter().map(|lane| lane.name).collect();
+        return Err(format!(
+            "unknown lane {unknown:?}, expected {}",
+            names.join(", ")
+        ));
+    }
+    let all_or_fail = std::env::var("QUORATE_TESTS").is_ok_and(|value| value == "all");
+    check::command()?;
+    let no_tools = tools::ensure().err();
+    match &no_tools {
+        Some(reason) if all_or_fail => {
+            return Err(format!(
+                "QUORATE_TESTS=all, and the tools are missing: {reason}"
+            ));
+        }
+        Some(reason) => println!("== tools: {reason}"),
+        None => println!("== tools: {}", place::tools_dir().display()),
+    }
+    let built = build::everything()?;
+
+    let mut sum = Sum::default();
+    for lane in LANES
+        .iter()
+        .filter(|lane| chosen.is_empty() || chosen.iter().any(|name| name == lane.name))
+    {
+        let programs = programs_of(lane, &built)?;
+        if let (true, Some(reason)) = (lane.needs_tools, &no_tools) {
+            let tests = programs
+                .iter()
+                .map(runner::list)
+                .collect::<Result<Vec<_>>>()?
+                .concat()
+                .len();
+            sum.skipped += tests;
+            sum.left_out
+                .push(format!("lane {} with {tests} tests: {reason}", lane.name));
+            continue;
+        }
+        run_lane(lane, &programs, &built, &mut sum)?;
+    }
+    sum.close(start.elapsed(), all_or_fail)
+}
+
+/// What the closing line says.
+#[derive(Default)]
+struct Sum {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    left_out: Vec<String>,
+    complaints: Vec<String>,
+}
+
+impl Sum {
+    fn close(self, took: Duration, all_or_fail: bool) -> Result<()> {
+        println!();
+        for complaint in &self.complaints {
+            println!("failed: {complaint}");
+        }
+        let what = if self.left_out.is_empty() {
+            "nothing".to_owned()
+        } else {
+            self.left_out.join("; ")
+        };
+        println!("took {:.0} s; left out: {what}", took.as_secs_f64());
+        println!(
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        );
+        if self.failed > 0 || !self.complaints.is_empty() {
+            return Err("tests failed".into());
+        }
+        if all_or_fail && self.skipped > 0 {
+            return Err("QUORATE_TESTS=all, and tests were left out".into());
+        }
+        if self.passed == 0 {
+            return Err("no test ran".into());
+        }
+        Ok(())
+    }
+}
+
+/// The programs of the fast lane, which the long lanes run harder.
+pub(crate) fn fast_programs(built: &Built) -> Result<Vec<TestProgram>> {
+    let fast = LANES
+        .iter()
+        .find(|lane| lane.name == "fast")
+        .ok_or("there is no lane \"fast\" in xtask/src/lanes.rs")?;
+    programs_of(fast, built)
+}
+
+fn programs_of(lane: &Lane, built: &Built) -> Result<Vec<TestProgram>> {
+    let named: Vec<&str> = LANES
+        .iter()
+        .flat_map(|lane| match lane.packages {
+            Packages::These(names) => names,
+            Packages::Rest => &[],
+        })
+        .copied()
+        .collect();
+    let wanted = |package: &str| match lane.packages {
+        Packages::Rest => !named.contains(&package),
+        Packages::These(names) => names.contains(&package),
+    };
+    let programs: Vec<TestProgram> = built
+        .tests
+        .iter()
+        .filter(|test| wanted(&test.package))
+        .cloned()
+        .collect();
+    if let Packages::These(names) = lane.packages
+        && let Some(gone) = names
+            .iter()
+            .find(|name| programs.iter().all(|test| test.package != **name))
+    {
+        return Err(format!(
+            "lane {} names the package {gone:?}, which has no tests; correct xtask/src/lanes.rs",
+            lane.name
+        ));
+    }
+    Ok(programs)
+}
+
+fn run_lane(lane: &Lane, programs: &[TestProgram], built: &Built, sum: &mut Sum) -> Result<()> {
+    println!(
+        "== lane {}: {} programs, budget {} s",
+        lane.name,
+        programs.len(),
+        lane.budget_s
+    );
+    let notes = LeftOut::new(lane.name)?;
+    let mut environment = environment(built);
+    environment.push(("QUORATE_LEFT_OUT".into(), notes.file.display().to_string()));
+    let start = Instant::now();
+    let settings = Settings {
+        deadline: Some(start + Duration::from_secs(lane.budget_s)),
+        at_once: lane.at_once,
+        threads: lane.threads,
+        environment: &environment,
+    };
+    let outcomes = runner::run(programs, &settings, print_outcome)?;
+    let took = start.elapsed();
+
+    let noted = notes.read()?;
+    let passed = count(&outcomes, |one| one.passed);
+    let failed = count(&outcomes, |one| one.failed + one.unfinished);
+    let ignored = count(&outcomes, |one| one.ignored);
+    // A test that left itself out returned without a complaint, so the harness counted it as passed.
+    sum.passed += passed.saturating_sub(noted.len());
+    sum.failed += failed;
+    sum.skipped += ignored + noted.len();
+    sum.left_out.extend(noted);
+    if ignored > 0 {
+        sum.left_out.push(format!(
+            "{ignored} tests of lane {} marked as ignored in the code",
+            lane.name
+        ));
+    }
+    for Outcome {
+        program,
+        failed,
+        unfinished,
+        ..
+    } in &outcomes
+    {
+        if *failed > 0 {
+            sum.complaints
+                .push(format!("lane {}: {program}: {failed} failed", lane.name));
+        }
+        if *unfinished > 0 {
+            sum.complaints.push(format!(
+                "lane {}: {program}: {unfinished} cut off by the lane's budget",
+                lane.name
+            ));
+        }
+    }
+    let over = outcomes.iter().any(|one| one.unfinished > 0);
+    println!(
+        "== lane {}: {:.1} s of {} s{}",
+        lane.name,
+        took.as_secs_f64(),
+        lane.budget_s,
+        if over { ", over budget" } else { "" }
+    );
+    print_slowest(&outcomes, if over { SLOWEST_OVER_BUDGET } else { SLOWEST });
+    Ok(())
+}
+
+/// What tests may ask of their surroundings; all of it has a default when they are started by hand.
+pub(crate) fn environment(built: &Built) -> Vec<(String, String)> {
+    let mut environment = vec![(
+        "QUORATE_TOOLS".to_owned(),
+        place::tools_dir().display().to_string(),
+    )];
+    if let Some(node) = built.binaries.get("quorate") {
+        environment.push(("QUORATE_BIN".to_owned(), node.display().to_string()));
+    }
+    environment
+}
+
+pub(crate) fn print_outcome(outcome: &Outcome) {
+    let Outcome {
+        program,
+        passed,
+        failed,
+        unfinished,
+        ignored,
+        took,
+        said,
+        ..
+    } = outcome;
+    if passed + failed + unfinished + ignored == 0 {
+        return;
+    }
+    let mut rest = String::new();
+    for (number, word) in [
+        (failed, "failed"),
+        (unfinished, "cut off"),
+        (ignored, "ignored"),
+    ] {
+        if *number > 0 {
+            rest.push_str(&format!(", {number} {word}"));
+        }
+    }
+    println!(
+        "   {program:<28} {:>7.1} s  {passed:>4} passed{rest}",
+        took.as_secs_f64()
+    );
+    if *failed > 0 {
+        println!("---- {program} failed; it said\n{said}---- {program}: end");
+    }
+}
+
+fn print_slowest(outcomes: &[Outcome], most: usize) {
+    let mut tests: Vec<(&str, &Timed)> = outcomes
+        .iter()
+        .flat_map(|one| one.tests.iter().map(|test| (one.program.as_str(), test)))
+        .collect();
+    tests.sort_by_key(|(_, test)| std::cmp::Reverse(test.took));
+    for (program, test) in tests
+        .into_iter()
+        .take(most)
+        .filter(|(_, test)| test.took >= SLOW || test.unfinished)
+    {
+        let state = if test.unfinished {
+            ", not finished"
+        } else {
+            ""
+        };
+        println!(
+            "   slow: {program} {} {:.1} s{state}",
+            test.name,
+            test.took.as_secs_f64()
+        );
+    }
+}
+
+fn count(outcomes: &[Outcome], of: impl Fn(&Outcome) -> usize) -> usize {
+    outcomes.iter().map(of).sum()
+}
+
+/// The file in which tests note that they could not run.
+struct LeftOut {
+    file: PathBuf,
+}
+
+impl LeftOut {
+    fn new(lane: &str) -> Result<LeftOut> {
+        let file =
+            std::env::temp_dir().join(format!("quorate-left-out-{lane}-{}", std::process::id()));
+        fs::write(&file, "")
+            .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
+        Ok(LeftOut { file })
+    }
+
+    fn read(&self) -> Result<Vec<String>> {
+        let text = fs::read_to_string(&self.file)
+            .map_err(|error| format!("cannot read {}: {error}", self.file.display()))?;
+        Ok(text
+            .lines()
+            .map(|line| line.replacen('\t', ": ", 1))
+            .collect())
+    }
+}
+
+impl Drop for LeftOut {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// The commit decides where a round of something begins, so that runs in a row cover different parts.
+pub(crate) fn turn_of_commit() -> u64 {
+    let commit = steps::commit().unwrap_or_default();
+    place::fingerprint([commit.as_bytes()])
+}

@@ -1,0 +1,81 @@
+//! The chores of this repository, one word each: `cargo xtask help` lists them.
+//!
+//! The same words are used by hand, by `make` and by `.ci/run`, so that a step that passes here passes there.
+//! This program knows no room from the inside: it runs cargo, git and go, reads what they print, and judges it.
+//!
+//! ```text
+//! ci    → check → tools → build all tests once → lanes (lanes.rs), each within its budget → one closing line
+//! check → fmt, clippy, tidy
+//! tidy  → the drawn edges (edges.rs), pure rooms, licences, sources, file sizes
+//! more  → the long lanes (more.rs), starting at a place that the commit gives
+//! tools → real etcd and its tools, built from the Go module proxy into a cache of the user
+//! ```
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line program speaks on stdout"
+)]
+
+mod build;
+mod check;
+mod deny;
+mod edges;
+mod lanes;
+mod more;
+mod place;
+mod runner;
+mod steps;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+/// Every failure of a chore is a sentence for the person who called it.
+pub(crate) type Result<T> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<()> {
+    let (word, rest) = match words.split_first() {
+        Some((word, rest)) => (word.as_str(), rest),
+        None => ("help", words),
+    };
+    match word {
+        "tools" => tools::command(),
+        "check" => check::command(),
+        "ci" => lanes::command(rest),
+        "more" => more::command(rest),
+        "tidy" => tidy::command(),
+        "bless" => check::bless(rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!(
+            "unknown word {other:?}, expected one of tools, check, ci, more, tidy, bless, help"
+        )),
+    }
+}
+
+const HELP: &str = "\
+cargo xtask WORD
+
+  tools          build etcd, etcdctl, etcdutl and bbolt into the user's cache, link them at target/tools
+  check          cargo fmt --check, clippy without warnings, tidy
+  ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
+  more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds
+  tidy           the drawn dependency edges, pure rooms, licences, sources, file sizes
+  bless [ROOM..] re-record expected output of tests (all rooms or the named ones); read its diff as code
+  help           this text
+
+QUORATE_TESTS=all   a test that is left out (a tool is missing) is a failure
+";

@@ -1,0 +1,211 @@
+//! `more`: the long lanes, for as long as one likes.
+//!
+//! A lane runs in rounds. Without a budget every lane runs all of its rounds. With `BUDGET_S` the lanes take
+//! turns, one round each, until the budget is used up; the commit's hash decides with which lane the turn
+//! begins and which seeds are drawn, so that runs in a row cover different ground. A round that the budget
+//! cuts off is no failure; a test that failed in it is.
+
+use std::time::{Duration, Instant};
+
+use crate::build::{self, Built, TestProgram};
+use crate::runner::{self, Settings};
+use crate::{Result, lanes, steps, tools};
+
+/// One line a lane.
+struct LongLane {
+    name: &'static str,
+    /// Empty: every package of the fast lane.
+    packages: &'static [&'static str],
+    /// Seeds of one round, handed on as `QUORATE_SEEDS`; the first one as `QUORATE_SEED_FIRST`.
+    seeds: u64,
+    /// Cases of one property test, handed on as `PROPTEST_CASES`.
+    cases: u64,
+    /// Rounds when there is no budget.
+    rounds: u64,
+}
+
+const LONG_LANES: &[LongLane] = &[LongLane {
+    name: "properties",
+    packages: &[],
+    seeds: 50,
+    cases: 2_000,
+    rounds: 5,
+}];
+
+/// Less than this is no time to start a round in.
+const ROUND_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// `cargo xtask more [BUDGET_S=600]`
+pub(crate) fn command(words: &[String]) -> Result<()> {
+    let budget = budget(words)?;
+    if let Err(missing) = tools::ensure() {
+        println!("== tools: {missing}");
+    }
+    let built = build::everything()?;
+    let start = Instant::now();
+    let deadline = budget.map(|budget| start + budget);
+    let turn = lanes::turn_of_commit();
+    println!(
+        "== more: commit {}, begins with lane {}",
+        steps::commit().unwrap_or_else(|| "unknown".into()),
+        order(turn)[0].name
+    );
+
+    let mut ran: Vec<Ran> = Vec::new();
+    let mut round = 0;
+    'turns: loop {
+        let mut any = false;
+        for lane in order(turn) {
+            if deadline.is_none() && round >= lane.rounds {
+                continue;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() + ROUND_AT_LEAST > deadline) {
+                break 'turns;
+            }
+            any = true;
+            ran.push(run_round(lane, round, turn, deadline, &built)?);
+        }
+        if !any {
+            break;
+        }
+        round += 1;
+    }
+    close(&ran, start.elapsed())
+}
+
+/// The lanes, from the one that the commit points at.
+fn order(turn: u64) -> Vec<&'static LongLane> {
+    let first = usize::try_from(turn % LONG_LANES.len() as u64)
+        .expect("a remainder of a small number is small");
+    LONG_LANES[first..]
+        .iter()
+        .chain(&LONG_LANES[..first])
+        .collect()
+}
+
+/// One round of one lane, done.
+struct Ran {
+    lane: &'static str,
+    took: Duration,
+    passed: usize,
+    failed: usize,
+    cut: bool,
+}
+
+fn run_round(
+    lane: &'static LongLane,
+    round: u64,
+    turn: u64,
+    deadline: Option<Instant>,
+    built: &Built,
+) -> Result<Ran> {
+    let programs: Vec<TestProgram> = match lane.packages {
+        [] => lanes::fast_programs(built)?,
+        names => built
+            .tests
+            .iter()
+            .filter(|test| names.contains(&test.package.as_str()))
+            .cloned()
+            .collect(),
+    };
+    if programs.is_empty() {
+        return Err(format!(
+            "the long lane {} has no tests; correct xtask/src/more.rs",
+            lane.name
+        ));
+    }
+    // Seeds stay far from those of `make test`, which begin at 1, and short enough to be typed.
+    let first = 1_000_000 + (turn % 1_000_000) * 1_000 + round * lane.seeds;
+    let mut environment = lanes::environment(built);
+    environment.push(("QUORATE_SEEDS".into(), lane.seeds.to_string()));
+    environment.push(("QUORATE_SEED_FIRST".into(), first.to_string()));
+    environment.push(("PROPTEST_CASES".into(), lane.cases.to_string()));
+    println!(
+        "== more: lane {}, round {round}: QUORATE_SEEDS={} QUORATE_SEED_FIRST={first} PROPTEST_CASES={}",
+        lane.name, lane.seeds, lane.cases
+    );
+    let start = Instant::now();
+    let settings = Settings {
+        deadline,
+        at_once: 2,
+        threads: 2,
+        environment: &environment,
+    };
+    let outcomes = runner::run(&programs, &settings, lanes::print_outcome)?;
+    Ok(Ran {
+        lane: lane.name,
+        took: start.elapsed(),
+        passed: outcomes.iter().map(|one| one.passed).sum(),
+        failed: outcomes.iter().map(|one| one.failed).sum(),
+        cut: outcomes.iter().any(|one| one.unfinished > 0),
+    })
+}
+
+fn close(ran: &[Ran], took: Duration) -> Result<()> {
+    println!("\nmore: what ran, in {:.0} s", took.as_secs_f64());
+    for lane in LONG_LANES {
+        let rounds: Vec<&Ran> = ran.iter().filter(|round| round.lane == lane.name).collect();
+        let seconds: f64 = rounds.iter().map(|round| round.took.as_secs_f64()).sum();
+        let (passed, failed) = rounds.iter().fold((0, 0), |sum, round| {
+            (sum.0 + round.passed, sum.1 + round.failed)
+        });
+        let cut = if rounds.iter().any(|round| round.cut) {
+            ", the last one cut off by the budget"
+        } else {
+            ""
+        };
+        println!(
+            "more: lane {}: {} rounds{cut}, {seconds:.0} s, tests that passed {passed}, that failed {failed}",
+            lane.name,
+            rounds.len()
+        );
+    }
+    match ran.iter().map(|round| round.failed).sum::<usize>() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} tests of the long lanes failed")),
+    }
+}
+
+fn budget(words: &[String]) -> Result<Option<Duration>> {
+    let mut value = std::env::var("BUDGET_S")
+        .ok()
+        .filter(|value| !value.is_empty());
+    for word in words {
+        let given = word
+            .strip_prefix("BUDGET_S=")
+            .ok_or_else(|| format!("unknown argument {word:?}, expected BUDGET_S=seconds"))?;
+        value = Some(given.to_owned());
+    }
+    let Some(value) = value else { return Ok(None) };
+    let seconds = value
+        .parse()
+        .map_err(|_| format!("BUDGET_S is {value:?}, expected a number of seconds"))?;
+    Ok(Some(Duration::from_secs(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lane_has_its_turn_wherever_the_turn_begins() {
+        for turn in 0..7 {
+            let mut names: Vec<&str> = order(turn).iter().map(|lane| lane.name).collect();
+            names.sort_unstable();
+            let mut all: Vec<&str> = LONG_LANES.iter().map(|lane| lane.name).collect();
+            all.sort_unstable();
+            assert_eq!(names, all);
+        }
+    }
+
+    #[test]
+    fn a_budget_is_seconds() {
+        let words = |word: &str| vec![word.to_owned()];
+        assert_eq!(
+            budget(&words("BUDGET_S=600")),
+            Ok(Some(Duration::from_secs(600)))
+        );
+        assert!(budget(&words("BUDGET_S=ten")).is_err());
+        assert!(budget(&words("600")).is_err());
+    }
+}
