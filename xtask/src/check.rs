@@ -24,8 +24,12 @@ fn clippy() -> Command {
 }
 
 /// `cargo xtask bless [ROOM..]`: tests that compare with recorded output write it anew when `QUORATE_BLESS` is 1.
+/// `cargo xtask bless edges` only writes the drawn edges into ARCHITECTURE.md.
 pub(crate) fn bless(rooms: &[String]) -> Result<()> {
     edges::write_to_architecture()?;
+    if rooms == ["edges"] {
+        return Ok(());
+    }
     let built = build::everything()?;
     if let Some(unknown) = rooms
         .iter()

@@ -89,8 +89,9 @@ pub(crate) fn rendered() -> String {
         } else {
             room.uses.join(" ")
         };
-        let mark = if room.pure { "*" } else { " " };
-        text.push_str(&format!("{:<11}{mark} uses {uses}\n", room.name));
+        let mark = if room.pure { "*" } else { "" };
+        let name = format!("{}{mark}", room.name);
+        text.push_str(&format!("{name:<12} uses {uses}\n"));
     }
     text.push_str(&format!("```\n{END}"));
     text

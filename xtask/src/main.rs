@@ -74,7 +74,8 @@ cargo xtask WORD
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds
   tidy           the drawn dependency edges, pure rooms, licences, sources, file sizes
-  bless [ROOM..] re-record expected output of tests (all rooms or the named ones); read its diff as code
+  bless [ROOM..] re-record expected output of tests (all rooms or the named ones); read its diff as code;
+                 `bless edges` only writes the drawn edges into ARCHITECTURE.md
   help           this text
 
 QUORATE_TESTS=all   a test that is left out (a tool is missing) is a failure

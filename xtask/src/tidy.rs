@@ -172,7 +172,7 @@ fn architecture() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     match edges::in_architecture(&text) {
         Ok(shown) if shown == edges::rendered() => {}
-        Ok(_) => complaints.push("ARCHITECTURE.md shows other edges than xtask/src/edges.rs; `cargo xtask bless xtask` writes them".into()),
+        Ok(_) => complaints.push("ARCHITECTURE.md shows other edges than xtask/src/edges.rs; `cargo xtask bless edges` writes them".into()),
         Err(complaint) => complaints.push(complaint),
     }
     let unnamed = ROOMS
