@@ -1,0 +1,39 @@
+//! Where the world touches the program: disk, clock, chance.
+//!
+//! Rooms that keep bytes on a disk take a [`Disk`]; whoever needs time takes a [`Clock`]; whoever
+//! needs chance takes an [`Rng`]. Production gives them the real ones, simulation and crash tests
+//! give them ones that obey a seed.
+//!
+//! ```text
+//!   wal   snap   backend          server, raftnode …
+//!     \     |     /                  |         |
+//!      Disk, DiskFile, Mapping     Clock      Rng
+//!       /            \             /   \     /   \
+//!   RealDisk       MemDisk     Real  Manual Real Seeded
+//! ```
+//!
+//! [`MemDisk`] keeps two images of every file and directory: what a running process sees, and what
+//! would be there after a power cut. Between them lies everything that was not synced, and
+//! [`MemDisk::crash`] decides by a seed which part of it survives, sector by sector.
+//!
+//! What this room does not know: any file format, any path of ours, logging, async. All calls
+//! block. `mmap.rs` is the only place with unsafe code.
+#![deny(unsafe_code)]
+
+mod clock;
+mod disk;
+mod memdisk;
+#[expect(
+    unsafe_code,
+    reason = "system calls that std does not offer: mmap, fallocate, OFD locks, sigaction, getrandom"
+)]
+mod mmap;
+mod real;
+mod rng;
+
+pub use clock::{Clock, ManualClock, RealClock};
+pub use disk::{Disk, DiskFile, MapSlice, Mapping, OpenMode, read_all};
+pub use memdisk::{Fault, FaultOperation, MemDisk, MemDiskStats};
+pub use mmap::install_fault_handler;
+pub use real::RealDisk;
+pub use rng::{RealRng, Rng, SeededRng};
