@@ -40,4 +40,7 @@ pub enum Error {
         /// The bytes found.
         value: Vec<u8>,
     },
+    /// The backend could not read or write.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
 }

@@ -165,57 +165,46 @@ impl Index {
         self.root.get(key)?.current()
     }
 
-    /// Visits the keys that live at revision `at`, in order.
+    /// Visits keys in order, each with its record at revision `at` if it lived then. Not
+    /// all dead keys are visited.
     pub fn visit<'a>(
         &'a self,
         keys: Keys<'_>,
         at: i64,
-        visitor: &mut dyn FnMut(&'a [u8], Located) -> ControlFlow<()>,
+        visitor: &mut dyn FnMut(&'a [u8], Option<Located>) -> ControlFlow<()>,
     ) {
-        let _ = self.root.visit(
-            keys.from,
-            keys.end,
-            at >= self.last_main,
-            &mut |entry| match entry.locate(at) {
-                Some(located) => visitor(&entry.key, located),
-                None => ControlFlow::Continue(()),
-            },
-        );
+        let _ = self
+            .root
+            .visit(keys.from, keys.end, at >= self.last_main, &mut |entry| {
+                visitor(&entry.key, entry.locate(at))
+            });
     }
 
     /// How many keys live at revision `at`, which must not be compacted.
     ///
     /// A logarithm at the current revision. Earlier, that number is corrected by the
-    /// changes since, or the keys are walked, whichever is shorter.
-    pub fn count(&self, keys: Keys<'_>, at: i64) -> usize {
+    /// changes since; `None` where the log of changes is too short, or longer than a walk
+    /// over the keys (which is then the caller's, in as many steps as it likes).
+    pub fn count(&self, keys: Keys<'_>, at: i64) -> Option<usize> {
         if keys.end.is_some_and(|end| end <= keys.from) {
-            return 0;
+            return Some(0);
         }
         let above = keys
             .end
             .map_or_else(|| self.root.live(), |end| self.root.rank(end));
         let current = above - self.root.rank(keys.from);
         if at >= self.last_main {
-            return current;
+            return Some(current);
         }
-        match self.changes.since(at) {
-            Some(changes) if changes.len() <= current.max(WALK_MIN) => {
-                let corrected = changes.fold(current as i64, |count, change| {
-                    let inside =
-                        *change.key >= *keys.from && keys.end.is_none_or(|end| *change.key < *end);
-                    count - if inside { i64::from(change.live) } else { 0 }
-                });
-                usize::try_from(corrected).expect("no more keys vanished than lived")
-            }
-            _ => {
-                let mut count = 0;
-                self.visit(keys, at, &mut |_, _| {
-                    count += 1;
-                    ControlFlow::Continue(())
-                });
-                count
-            }
-        }
+        let changes = self
+            .changes
+            .since(at)
+            .filter(|changes| changes.len() <= current.max(WALK_MIN))?;
+        let corrected = changes.fold(current as i64, |count, change| {
+            let inside = *change.key >= *keys.from && keys.end.is_none_or(|end| *change.key < *end);
+            count - if inside { i64::from(change.live) } else { 0 }
+        });
+        Some(usize::try_from(corrected).expect("no more keys vanished than lived"))
     }
 
     /// Removes from one leaf, the one that holds `from`, what a reader at `at` or later

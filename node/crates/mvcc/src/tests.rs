@@ -1,0 +1,610 @@
+//! The whole store against a naive model: every key at every revision.
+
+use std::collections::BTreeMap;
+
+use api::etcdserverpb as pb;
+use api::mvccpb::KeyValue;
+use bytes::Bytes;
+use prost::Message;
+
+use crate::testing::{Chance, Fixture};
+use crate::*;
+
+type Pairs = BTreeMap<Bytes, KeyValue>;
+
+/// The naive model.
+struct Model {
+    /// The pairs after each revision, from revision 0 on.
+    history: Vec<Pairs>,
+    /// Every record ever written.
+    records: Vec<(RecordKey, Bytes)>,
+    compacted: i64,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            history: vec![Pairs::new(), Pairs::new()],
+            records: Vec::new(),
+            compacted: -1,
+        }
+    }
+
+    fn current(&self) -> i64 {
+        self.history.len() as i64 - 1
+    }
+
+    fn pairs(&self, at: i64) -> &Pairs {
+        &self.history[at as usize]
+    }
+
+    /// The rule for revisions, and etcd's order of sorting, filtering and cutting.
+    fn range(
+        &self,
+        now: &Pairs,
+        current: i64,
+        request: &pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, &'static str> {
+        use pb::range_request::{SortOrder, SortTarget};
+        let at = if request.revision <= 0 {
+            current
+        } else {
+            request.revision
+        };
+        if at > current {
+            return Err("future");
+        }
+        if at < self.compacted {
+            return Err("compacted");
+        }
+        let pairs = if at == current { now } else { self.pairs(at) };
+        let inside = |key: &Bytes| match &request.range_end[..] {
+            b"" => *key == request.key,
+            b"\0" => *key >= request.key,
+            end => *key >= request.key && key < end,
+        };
+        let all: Vec<_> = pairs
+            .values()
+            .filter(|kv| inside(&kv.key))
+            .cloned()
+            .collect();
+        let header = Some(pb::ResponseHeader {
+            revision: current,
+            ..Default::default()
+        });
+        let count = all.len() as i64;
+        if request.count_only {
+            return Ok(pb::RangeResponse {
+                header,
+                count,
+                ..Default::default()
+            });
+        }
+        let natural = request.sort_order() == SortOrder::None
+            || (request.sort_order() == SortOrder::Ascend
+                && request.sort_target() == SortTarget::Key);
+        let filtered = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
+        let mut kvs = all;
+        if natural && filtered == [0; 4] && request.limit > 0 {
+            kvs.truncate(request.limit as usize + 1);
+        }
+        kvs.retain(|kv| {
+            (request.max_mod_revision == 0 || kv.mod_revision <= request.max_mod_revision)
+                && kv.mod_revision >= request.min_mod_revision
+                && (request.max_create_revision == 0
+                    || kv.create_revision <= request.max_create_revision)
+                && kv.create_revision >= request.min_create_revision
+        });
+        let place = |kv: &KeyValue| match request.sort_target() {
+            SortTarget::Key => (0, kv.key.clone()),
+            SortTarget::Version => (kv.version, Bytes::new()),
+            SortTarget::Create => (kv.create_revision, Bytes::new()),
+            SortTarget::Mod => (kv.mod_revision, Bytes::new()),
+            SortTarget::Value => (0, kv.value.clone()),
+        };
+        match request.sort_order() {
+            SortOrder::Descend => kvs.sort_by_key(|kv| std::cmp::Reverse(place(kv))),
+            _ => kvs.sort_by_key(place),
+        }
+        let more = request.limit > 0 && kvs.len() > request.limit as usize;
+        if more {
+            kvs.truncate(request.limit as usize);
+        }
+        if request.keys_only {
+            for kv in &mut kvs {
+                kv.value = Bytes::new();
+                if request.sort_target() != SortTarget::Value {
+                    kv.lease = 0;
+                }
+            }
+        }
+        Ok(pb::RangeResponse {
+            header,
+            kvs,
+            more,
+            count,
+        })
+    }
+
+    /// HashKV as etcd says it, over every record there ever was. `None` where it depends
+    /// on how far the compaction came.
+    fn hash(&self, compacted: i64, revision: i64) -> Option<u32> {
+        let keep: Vec<_> = self
+            .pairs(revision)
+            .values()
+            .map(|kv| (&kv.key, kv.mod_revision))
+            .collect();
+        if keep.is_empty() && compacted > 0 {
+            return None;
+        }
+        let mut bytes = b"key".to_vec();
+        for (key, value) in &self.records {
+            let main = key.revision.main;
+            let live = || {
+                let kv = KeyValue::decode(&value[..]).unwrap();
+                !key.tombstone
+                    && keep.contains(&(&kv.key, main))
+                    && kv == self.pairs(revision)[&kv.key]
+            };
+            if main > revision
+                || (main <= compacted && !live())
+                || (key.tombstone && main == compacted)
+            {
+                continue;
+            }
+            bytes.extend_from_slice(&key.to_bytes());
+            bytes.extend_from_slice(value);
+        }
+        Some(crc32c::crc32c(&bytes))
+    }
+}
+
+struct Run {
+    chance: Chance,
+    keys: u64,
+    model: Model,
+    store: Fixture,
+    /// Hashes of finished compactions since the last start.
+    stored: Vec<KeyValueHash>,
+    /// Compactions begun since the last start, each with the one before it, and whether
+    /// that had finished.
+    begun: Vec<(i64, i64, bool)>,
+}
+
+impl Run {
+    fn key(&mut self) -> Bytes {
+        Bytes::from(format!("k{:02}", self.chance.below(self.keys)))
+    }
+
+    fn request(&mut self) -> pb::RangeRequest {
+        let key = self.key();
+        let range_end = match self.chance.below(5) {
+            0 => Bytes::new(),
+            1 => Bytes::from_static(b"\0"),
+            _ => self.key(),
+        };
+        let current = self.model.current() as u64;
+        let chance = &mut self.chance;
+        let mut rarely = |bound: u64| {
+            if chance.below(8) == 0 {
+                chance.below(bound + 1) as i64
+            } else {
+                0
+            }
+        };
+        let filters = [
+            rarely(current),
+            rarely(current),
+            rarely(current),
+            rarely(current),
+        ];
+        pb::RangeRequest {
+            key,
+            range_end,
+            revision: match chance.below(3) {
+                0 => current as i64 - chance.below(30) as i64 + 1,
+                _ => 0,
+            },
+            limit: if chance.below(2) == 0 {
+                chance.below(7) as i64
+            } else {
+                0
+            },
+            sort_order: if chance.below(2) == 0 {
+                chance.below(3) as i32
+            } else {
+                0
+            },
+            sort_target: if chance.below(2) == 0 {
+                chance.below(5) as i32
+            } else {
+                0
+            },
+            keys_only: chance.below(5) == 0,
+            count_only: chance.below(5) == 0,
+            min_mod_revision: filters[0],
+            max_mod_revision: filters[1],
+            min_create_revision: filters[2],
+            max_create_revision: filters[3],
+            ..Default::default()
+        }
+    }
+
+    fn txn(&mut self) {
+        let mut now = self.model.pairs(self.model.current()).clone();
+        let begin = self.model.current();
+        let mut records: Vec<(RecordKey, Bytes)> = Vec::new();
+        let ops: Vec<_> = (0..1 + self.chance.below(4))
+            .map(|_| {
+                (
+                    self.chance.below(10),
+                    self.request(),
+                    Bytes::from(format!("v{}", self.chance.next() % 1000)),
+                    self.chance.below(3) as i64,
+                )
+            })
+            .collect();
+        let mut txn = self.store.mvcc_writer.txn(&mut self.store.writer);
+        for (kind, request, value, lease) in ops {
+            let revision = Revision::new(begin + 1, records.len() as i64);
+            match kind {
+                0..5 => {
+                    let prior = now.get(&request.key).cloned();
+                    let put = txn.put(request.key.clone(), value.clone(), lease).unwrap();
+                    let prior_lease = prior.as_ref().map_or(0, |prior| prior.lease);
+                    assert_eq!(
+                        put,
+                        Put {
+                            revision: begin + 1,
+                            prior_lease
+                        }
+                    );
+                    let kv = KeyValue {
+                        key: request.key.clone(),
+                        create_revision: prior
+                            .as_ref()
+                            .map_or(begin + 1, |prior| prior.create_revision),
+                        mod_revision: begin + 1,
+                        version: prior.as_ref().map_or(1, |prior| prior.version + 1),
+                        value,
+                        lease,
+                    };
+                    records.push((
+                        RecordKey {
+                            revision,
+                            tombstone: false,
+                        },
+                        kv.encode_to_vec().into(),
+                    ));
+                    now.insert(request.key, kv);
+                }
+                5..7 => {
+                    let inside = pb::RangeRequest {
+                        key: request.key,
+                        range_end: request.range_end,
+                        ..Default::default()
+                    };
+                    let at = begin + i64::from(!records.is_empty());
+                    let expected: Vec<_> = self.model.range(&now, at, &inside).unwrap().kvs;
+                    let deleted = txn.delete_range(&inside.key, &inside.range_end).unwrap();
+                    let expected_deleted: Vec<_> = expected
+                        .iter()
+                        .map(|kv| Deleted {
+                            key: kv.key.clone(),
+                            lease: kv.lease,
+                        })
+                        .collect();
+                    assert_eq!(deleted, expected_deleted);
+                    for kv in expected {
+                        let revision = Revision::new(begin + 1, records.len() as i64);
+                        let record = KeyValue {
+                            key: kv.key.clone(),
+                            ..Default::default()
+                        };
+                        records.push((
+                            RecordKey {
+                                revision,
+                                tombstone: true,
+                            },
+                            record.encode_to_vec().into(),
+                        ));
+                        now.remove(&kv.key);
+                    }
+                }
+                _ => {
+                    let at = begin + i64::from(!records.is_empty());
+                    assert_eq!(ReadView::revision(&txn), at);
+                    check_same(
+                        range_request(&txn, &request),
+                        self.model.range(&now, at, &request),
+                        &request,
+                    );
+                }
+            }
+        }
+        let changes = txn.end();
+        assert_eq!(changes.is_some(), !records.is_empty());
+        let Some(changes) = changes else { return };
+        assert_eq!(changes.revision, begin + 1);
+        assert_eq!(changes.changes.len(), records.len());
+        for (change, (key, value)) in changes.changes.iter().zip(&records) {
+            let mut kv = KeyValue::decode(&value[..]).unwrap();
+            kv.mod_revision = begin + 1;
+            assert_eq!((change.tombstone, &change.kv), (key.tombstone, &kv));
+        }
+        self.model.history.push(now);
+        self.model.records.extend(records);
+    }
+
+    fn compact(&mut self) {
+        let revision = self.model.current() - self.chance.below(12) as i64 + 1;
+        let result = self
+            .store
+            .mvcc_writer
+            .compact(&mut self.store.writer, revision);
+        if revision <= self.model.compacted {
+            assert!(matches!(result, Err(Error::Compacted)));
+        } else if revision > self.model.current() {
+            assert!(matches!(result, Err(Error::Future)));
+        } else {
+            result.unwrap();
+            let finished = self
+                .begun
+                .last()
+                .is_none_or(|(last, ..)| self.stored.iter().any(|hash| hash.revision == *last));
+            self.begun.push((revision, self.model.compacted, finished));
+            self.model.compacted = revision;
+        }
+    }
+
+    fn compaction_step(&mut self) {
+        let records = 1 + self.chance.below(6) as usize;
+        self.store.mvcc.compaction_hash_step(records).unwrap();
+        let step = self
+            .store
+            .mvcc_writer
+            .compact_step(&mut self.store.writer, records)
+            .unwrap();
+        if let CompactStep::Finished { hash, .. } = step {
+            let (revision, before, _) = self.begun[self.stored.len()];
+            assert_eq!((hash.revision, hash.compact_revision), (revision, before));
+            if let Some(expected) = self.model.hash(before, revision) {
+                assert_eq!(
+                    hash.hash, expected,
+                    "compaction from {before} to {revision}"
+                );
+            }
+            self.stored.push(hash);
+        }
+        self.store.writer.end_local();
+    }
+
+    fn reads(&mut self) {
+        let request = self.request();
+        let current = self.model.current();
+        let expected = self
+            .model
+            .range(self.model.pairs(current), current, &request);
+        check_same(
+            range_request(&*self.store.mvcc, &request),
+            expected.clone(),
+            &request,
+        );
+        check_same(
+            range_request(&self.store.mvcc.pin(), &request),
+            expected.clone(),
+            &request,
+        );
+        if is_default_order(&request) && !has_revision_filters(&request) {
+            self.stream(&request, expected);
+        }
+        let at = self.model.current() - self.chance.below(8) as i64;
+        let hash = self.store.mvcc.hash_by_revision(at);
+        match self
+            .store
+            .mvcc
+            .stored_hashes()
+            .into_iter()
+            .find(|hash| hash.revision == at)
+        {
+            Some(stored) => assert_eq!(hash.unwrap().0, stored),
+            None if at > 0 && at < self.model.compacted => {
+                assert!(matches!(hash, Err(Error::Compacted)))
+            }
+            None => {
+                let (hash, seen) = hash.unwrap();
+                assert_eq!(
+                    (hash.compact_revision, seen),
+                    (self.model.compacted, current)
+                );
+                if at > 0
+                    && let Some(expected) = self.model.hash(self.model.compacted, at)
+                {
+                    assert_eq!((hash.hash, hash.revision), (expected, at));
+                }
+            }
+        }
+    }
+
+    fn stream(
+        &mut self,
+        request: &pb::RangeRequest,
+        expected: Result<pb::RangeResponse, &'static str>,
+    ) {
+        let mut cursor = RangeCursor::new(request.clone());
+        let mut merged = pb::RangeResponse::default();
+        loop {
+            match cursor.next(&*self.store.mvcc, 40) {
+                Ok(Some(chunk)) => {
+                    assert!(merged.header.is_none(), "only the last chunk has a header");
+                    merged = pb::RangeResponse {
+                        header: chunk.header,
+                        more: chunk.more,
+                        count: chunk.count,
+                        kvs: merged.kvs.into_iter().chain(chunk.kvs).collect(),
+                    };
+                }
+                Ok(None) => return check_same(Ok(merged), expected, request),
+                Err(error) => return check_same(Err(error), expected, request),
+            }
+        }
+    }
+
+    fn reopen(mut self) -> Self {
+        let crash = self.chance.below(2) == 0;
+        if crash {
+            // Nothing was committed since; a crash loses nothing that was.
+            self.store.commit();
+            let mut rng = seams::SeededRng::new(self.chance.next());
+            self.store.disk.crash(&mut rng);
+        }
+        self.store = self.store.reopen();
+        let leases: Vec<_> = self
+            .model
+            .pairs(self.model.current())
+            .values()
+            .filter(|kv| kv.lease != 0)
+            .collect();
+        let expected: Vec<_> = leases.iter().map(|kv| (kv.key.clone(), kv.lease)).collect();
+        assert_eq!(self.store.restored.leases, expected);
+        assert_eq!(self.store.mvcc.revision(), self.model.current());
+        assert_eq!(self.store.mvcc.compact_revision(), self.model.compacted);
+        assert!(self.store.mvcc.stored_hashes().is_empty());
+        // A compaction that was begun and not done is begun anew, from the last one done.
+        let done = self
+            .begun
+            .get(self.stored.len().wrapping_sub(1))
+            .map(|begun| begun.0);
+        let open = self.begun.len() > self.stored.len();
+        let before = done.unwrap_or_else(|| self.begun.first().map_or(-1, |begun| begun.1));
+        self.begun = if open {
+            vec![(self.model.compacted, before, false)]
+        } else {
+            Vec::new()
+        };
+        self.stored.clear();
+        assert_eq!(self.store.mvcc.is_compacting(), open);
+        self
+    }
+}
+
+fn check_same(
+    result: Result<pb::RangeResponse, Error>,
+    expected: Result<pb::RangeResponse, &'static str>,
+    request: &pb::RangeRequest,
+) {
+    let result = result.map_err(|error| match error {
+        Error::Compacted => "compacted",
+        Error::Future => "future",
+        error => panic!("{error}"),
+    });
+    assert_eq!(result, expected, "{request:?}");
+}
+
+#[test]
+fn the_store_answers_as_the_model_does() {
+    for seed in 0..6 {
+        let mut run = Run {
+            chance: Chance::new(seed),
+            keys: [6, 30, 90][seed as usize % 3],
+            model: Model::new(),
+            store: Fixture::new(),
+            stored: Vec::new(),
+            begun: Vec::new(),
+        };
+        for _ in 0..600 {
+            match run.chance.below(40) {
+                0 => run.compact(),
+                1 => run.store.commit(),
+                2 if run.chance.below(4) == 0 => run = run.reopen(),
+                3..12 => run.compaction_step(),
+                12..26 => run.txn(),
+                _ => run.reads(),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_store_is_at_revision_one() {
+    let mut store = Fixture::new();
+    assert_eq!(
+        (store.mvcc.revision(), store.mvcc.compact_revision()),
+        (1, -1)
+    );
+    assert_eq!(store.delete("a", ""), 0);
+    assert_eq!(store.mvcc.revision(), 1, "nothing changed");
+    assert_eq!(store.put("a", "1"), 2);
+    let store = store.reopen();
+    assert_eq!(store.mvcc.revision(), 2);
+}
+
+/// Etcd issue 17780: the last record was a tombstone, the compaction removed it, and the
+/// crash came before it was called done.
+#[test]
+fn the_revision_survives_the_compaction_of_everything() {
+    let mut store = Fixture::new();
+    store.put("a", "1");
+    store.delete("a", "");
+    store.put("b", "1");
+    let last = store.mvcc.revision() + 1;
+    store.delete("b", "");
+    store.compact(last);
+    assert_eq!(store.mvcc.keys(), 0);
+    let store = store.reopen();
+    assert_eq!(
+        (store.mvcc.revision(), store.mvcc.compact_revision()),
+        (last, last)
+    );
+}
+
+#[test]
+fn a_range_larger_than_one_stretch_is_read_whole() {
+    let mut store = Fixture::new();
+    for number in 0..5000 {
+        store.put(&format!("{number:05}"), "x");
+    }
+    store.delete("01000", "04000");
+    let read = |revision, limit, keys_only| {
+        let options = RangeOptions {
+            key: b"\0",
+            end: b"\0",
+            revision,
+            limit,
+            keys_only,
+            total_count: true,
+            ..Default::default()
+        };
+        let result = ReadView::range(&*store.mvcc, &options).unwrap();
+        (result.kvs.len(), result.count)
+    };
+    for keys_only in [false, true] {
+        assert_eq!(read(0, 0, keys_only), (2000, 2000));
+        assert_eq!(read(0, 1500, keys_only), (1500, 2000));
+        assert_eq!(read(5001, 0, keys_only), (5000, 5000));
+        assert_eq!(read(1501, 0, keys_only), (1500, 1500));
+        assert_eq!(read(5001, 4500, keys_only), (4500, 5000));
+    }
+}
+
+#[test]
+fn damaged_records_stop_the_opening() {
+    for (key, value) in [
+        (&b"short"[..], &b""[..]),
+        (&[0; 17][..], b""),
+        (&Revision::new(2, 0).to_bytes()[..], b"\x0a\x05ab"),
+        (&Revision::new(2, 1 << 32).to_bytes()[..], b"\x0a\x01a"),
+    ] {
+        let mut store = Fixture::new();
+        store
+            .writer
+            .put(backend::Bucket::Key, key, Bytes::copy_from_slice(value));
+        store.writer.end_local();
+        assert!(Mvcc::open(store.writer.backend(), &mut store.writer).is_err());
+    }
+}
