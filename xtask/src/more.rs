@@ -56,7 +56,11 @@ pub(crate) fn command(words: &[String]) -> Result<()> {
     'turns: loop {
         let mut any = false;
         for lane in order(turn) {
-            if deadline.is_none() && round >= lane.rounds {
+            // What has failed is found; the others still have their turn.
+            let failed = ran
+                .iter()
+                .any(|one| one.lane == lane.name && one.failed > 0);
+            if failed || (deadline.is_none() && round >= lane.rounds) {
                 continue;
             }
             if deadline.is_some_and(|deadline| Instant::now() + ROUND_AT_LEAST > deadline) {

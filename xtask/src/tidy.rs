@@ -52,6 +52,7 @@ pub(crate) fn command() -> Result<()> {
     complaints.extend(manifests(&graph));
     complaints.extend(origins(&graph, &deny));
     complaints.extend(versions(&graph, &deny));
+    complaints.extend(examples()?);
     complaints.extend(files()?);
     if complaints.is_empty() {
         println!(
@@ -391,6 +392,46 @@ fn versions(graph: &Graph, deny: &Deny) -> Vec<String> {
     complaints
 }
 
+/// Code in a doc comment would be a test of its own that `make test` does not run: drawings say `text`.
+fn examples() -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for file in tracked(&["ls-files", "-z", "--", "*.rs"])? {
+        let Ok(text) = fs::read_to_string(place::workspace().join(&file)) else {
+            continue;
+        };
+        for line in runnable_fences(&text) {
+            complaints.push(format!(
+                "{file}:{line}: code in a doc comment that no lane runs; mark it as text, or make it a unit test"
+            ));
+        }
+    }
+    Ok(complaints)
+}
+
+/// The numbers of lines that open a block of code in a doc comment which rustdoc would compile.
+fn runnable_fences(text: &str) -> Vec<usize> {
+    let mut open = false;
+    let mut found = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        let comment = line
+            .strip_prefix("///")
+            .or_else(|| line.strip_prefix("//!"));
+        let Some(language) = comment.and_then(|comment| comment.trim().strip_prefix("```")) else {
+            continue;
+        };
+        if !open
+            && (language.is_empty()
+                || language.starts_with("rust")
+                || language.starts_with("should_panic"))
+        {
+            found.push(at + 1);
+        }
+        open = !open;
+    }
+    found
+}
+
 fn files() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     for file in tracked(&["ls-files", "-z"])? {
@@ -451,6 +492,12 @@ mod tests {
         ] {
             assert!(!licensed(expression, &allowed), "{expression}");
         }
+    }
+
+    #[test]
+    fn drawings_may_stand_in_comments_and_examples_may_not() {
+        let text = "//! ```text\n//! a → b\n//! ```\n/// ```\n/// run();\n/// ```\nfn run() {}\n";
+        assert_eq!(runnable_fences(text), [4]);
     }
 
     #[test]
