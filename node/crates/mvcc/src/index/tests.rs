@@ -258,7 +258,8 @@ fn a_large_tree_keeps_its_promises() {
         }
         assert_eq!(index.check(), total as usize);
         assert_eq!(
-            index.count(
+            count(
+                &index,
                 Keys {
                     from: b"00005000",
                     end: Some(b"00005017")
@@ -273,7 +274,8 @@ fn a_large_tree_keeps_its_promises() {
             }
         }
         assert_eq!(
-            index.count(
+            count(
+                &index,
                 Keys {
                     from: b"",
                     end: None
@@ -283,7 +285,8 @@ fn a_large_tree_keeps_its_promises() {
             total as usize
         );
         assert_eq!(
-            index.count(
+            count(
+                &index,
                 Keys {
                     from: b"",
                     end: None
