@@ -224,7 +224,12 @@ pub(crate) fn admit(message: &Message, raft: &Raft<Log>, view: View) -> Result<(
             // A lead won before our own vote is durable breaks raft-rs (it asserts that the
             // whole log is persisted) and raft (a crash would let us vote twice). Honest
             // answers come after: our request leaves only once it is durable.
-            if message.term >= raft.term && !message.reject && !view.quiet {
+            let counts = match raft.state {
+                StateRole::PreCandidate => msg_type == MessageType::MsgPreVoteResp,
+                StateRole::Candidate => msg_type == MessageType::MsgVoteResp,
+                StateRole::Follower | StateRole::Leader => false,
+            };
+            if counts && !message.reject && !view.quiet {
                 return Err(Refusal::NotNow("votes arrive before our own is durable"));
             }
             Ok(())

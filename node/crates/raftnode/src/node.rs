@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use raft::eraftpb;
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use raftpb::{ConfState, Entry, EntryType, HardState, MemberId, Message, MessageType, Snapshot};
@@ -22,6 +23,9 @@ use crate::turn::{
 use crate::{
     Error, INFLIGHT_MESSAGES_MAX, MESSAGE_BYTES_MAX, PROPOSAL_BYTES_MAX, UNCOMMITTED_BYTES_MAX,
 };
+
+/// Marks what a follower passed on to the leader.
+const PASSED_ON: &[u8] = b"passed on";
 
 /// A member's raft. See the chapter of the crate.
 pub struct RaftNode {
@@ -62,7 +66,7 @@ pub struct RaftNode {
     lost: Option<Stop>,
     /// Index of the conf change that removed us.
     removed: Option<u64>,
-    removed_told: bool,
+    stop_told: bool,
 }
 
 /// What waits for a write.
@@ -158,7 +162,7 @@ impl RaftNode {
             contacts: BTreeMap::new(),
             lost: None,
             removed: None,
-            removed_told: false,
+            stop_told: false,
         };
         node.settle();
         Ok(node)
@@ -291,7 +295,7 @@ impl RaftNode {
     /// The term of a log entry, when the log still knows it.
     pub fn term_of(&self, index: u64) -> Option<u64> {
         let log = &self.raw.raft.raft_log;
-        if index + 1 < log.first_index() || index > log.last_index() {
+        if index > log.last_index() || index + 1 < log.first_index() {
             return None;
         }
         log.term(index).ok()
@@ -527,12 +531,18 @@ impl RaftNode {
         stepped.map_err(|_| Refusal::NotNow("raft did not take it"))
     }
 
-    /// A follower hands proposals and reads of others on to the leader, unchanged.
+    /// A follower hands proposals and reads of others on to the leader, once: two members who
+    /// each take the other for the leader would play a message back and forth for ever. The
+    /// mark stands in the context, which nobody reads in these messages.
     fn pass_on(&self, mut message: Message, effects: &mut Effects) -> Result<(), Refusal> {
         let leader = self.raw.raft.leader_id;
         if leader == raft::INVALID_ID || leader == message.from {
             return Err(Refusal::NotNow("no other leader to pass it on to"));
         }
+        if !message.context.is_empty() {
+            return Err(Refusal::NotNow("it was passed on before"));
+        }
+        message.context = Bytes::from_static(PASSED_ON);
         message.to = leader;
         effects.messages.push(message);
         Ok(())
@@ -1037,13 +1047,12 @@ impl RaftNode {
             self.told = soft_state;
             effects.soft_state = Some(soft_state);
         }
-        if let Some(lost) = &self.lost {
-            effects.stop = Some(lost.clone());
-        } else if let Some(index) = self.removed
-            && !self.removed_told
+        let removed = self.removed.map(|index| Stop::Removed { index });
+        if let Some(stop) = self.lost.clone().or(removed)
+            && !self.stop_told
         {
-            self.removed_told = true;
-            effects.stop = Some(Stop::Removed { index });
+            self.stop_told = true;
+            effects.stop = Some(stop);
         }
     }
 }
