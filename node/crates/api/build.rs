@@ -1,5 +1,9 @@
 //! Compiles the files in `proto` with protox, so that no protoc has to be installed.
 
+use std::path::PathBuf;
+
+use prost::Message as _;
+
 const FILES: [&str; 7] = [
     "authpb.proto",
     "health.proto",
@@ -23,6 +27,7 @@ const SECRETS: [&str; 6] = [
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut descriptors = protox::compile(FILES, ["proto"])?;
+    write_descriptors(&descriptors)?;
 
     // etcd's names go out in JSON and stay in the proto files. In Rust, `peerURLs` would become
     // `peer_ur_ls`.
@@ -42,5 +47,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
         .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// `FILE_DESCRIPTOR_SET`: the descriptors with etcd's names, without comments.
+fn write_descriptors(
+    descriptors: &prost_types::FileDescriptorSet,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut descriptors = descriptors.clone();
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    let path = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(path, descriptors.encode_to_vec())?;
     Ok(())
 }

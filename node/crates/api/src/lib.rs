@@ -26,6 +26,10 @@ mod secret;
 
 pub use error::{Code, Error};
 
+/// All our proto files as one `google.protobuf.FileDescriptorSet`, with etcd's own field names,
+/// which JSON uses.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 macro_rules! package {
     ($(#[$doc:meta])* $name:ident, $file:literal) => {
         $(#[$doc])*
