@@ -145,10 +145,6 @@ impl Mvcc {
     }
 
     /// `None` if the record vanished: a compaction passed the revision meanwhile.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the option around says something else than the one inside"
-    )]
     fn try_get(
         &self,
         key: &[u8],
