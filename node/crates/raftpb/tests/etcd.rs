@@ -795,10 +795,10 @@ proptest! {
     /// Whatever bytes come in, they are read or refused.
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        if let Ok(message) = Message::decode(bytes.as_slice()) {
-            if let Ok(inner) = message_to_inner(message) {
-                message_from_inner(inner);
-            }
+        if let Ok(message) = Message::decode(bytes.as_slice())
+            && let Ok(inner) = message_to_inner(message)
+        {
+            message_from_inner(inner);
         }
         let entry = Entry {
             entry_type: EntryType::EntryConfChange.into(),
