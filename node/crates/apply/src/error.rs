@@ -1,7 +1,5 @@
 //! What ends an entry, or the node.
 
-use membership::Version;
-
 /// This node cannot go on: its data are damaged, its disk fails, or it is too old for the
 /// cluster. The entry in hand is not ended, so nothing of it reaches the disk.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +37,9 @@ pub enum Fatal {
         /// The entry.
         index: u64,
         /// The cluster's version from this entry on.
-        cluster: Version,
+        cluster: String,
         /// This program's version.
-        server: Version,
+        server: String,
     },
     /// An entry that this program cannot apply and may not leave out.
     #[error("entry {index} is of a kind that this server cannot apply: {what}")]

@@ -310,8 +310,8 @@ impl Applier {
         if !server.can_serve(&version) {
             return Err(Fatal::TooOld {
                 index: outcome.index,
-                cluster: version,
-                server: server.clone(),
+                cluster: version.to_string(),
+                server: server.to_string(),
             });
         }
         let writer = &mut self.writer;

@@ -11,6 +11,8 @@
 //	X  index of the entry (uint64), code (uint32), text: the request was refused at apply
 //	K  length of the bucket's name (uint8), of the key (uint32), name, key, value
 //	H  HashKVResponse of the current revision
+//	Q  code (uint32), length of the text (uint8), text, TxnRequest: what the gRPC door said
+//	   to a transaction, code 0 if it let it pass
 package main
 
 import (
@@ -208,6 +210,63 @@ func txn(rnd *rand.Rand, depth int) *pb.TxnRequest {
 	return t
 }
 
+// wild makes transactions that the door may refuse, each for one reason or another.
+func wild(rnd *rand.Rand, depth int) *pb.TxnRequest {
+	var branch func() []*pb.RequestOp
+	key := func() []byte {
+		if rnd.Intn(200) == 0 {
+			return nil
+		}
+		return []byte{byte('a' + rnd.Intn(8))}
+	}
+	end := func() []byte {
+		return [][]byte{nil, nil, nil, {0}, key(), key()}[rnd.Intn(6)]
+	}
+	branch = func() []*pb.RequestOp {
+		var list []*pb.RequestOp
+		for range rnd.Intn(4) {
+			switch n := rnd.Intn(40); {
+			case n == 0 && rnd.Intn(5) == 0:
+				list = append(list, &pb.RequestOp{})
+			case n < 6:
+				r := &pb.RangeRequest{Key: key(), RangeEnd: end()}
+				if rnd.Intn(10) == 0 {
+					r.SortOrder = pb.RangeRequest_SortOrder(rnd.Intn(5))
+					r.SortTarget = pb.RangeRequest_SortTarget(rnd.Intn(7))
+				}
+				list = append(list, &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: r}})
+			case n < 18:
+				p := &pb.PutRequest{Key: key(), IgnoreValue: rnd.Intn(20) == 0, IgnoreLease: rnd.Intn(20) == 0}
+				if rnd.Intn(4) == 0 {
+					p.Value = []byte("v")
+				}
+				if rnd.Intn(20) == 0 {
+					p.Lease = 1
+				}
+				list = append(list, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: p}})
+			case n < 25:
+				d := &pb.DeleteRangeRequest{Key: key(), RangeEnd: end()}
+				list = append(list, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: d}})
+			case depth < 4:
+				list = append(list, &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: wild(rnd, depth+1)}})
+			}
+		}
+		return list
+	}
+	t := &pb.TxnRequest{Success: branch(), Failure: branch()}
+	compares := 0
+	switch n := rnd.Intn(100); {
+	case n == 0 && depth == 0:
+		compares = 120 + rnd.Intn(12)
+	case n < 10:
+		compares = 1
+	}
+	for range compares {
+		t.Compare = append(t.Compare, &pb.Compare{Key: key()})
+	}
+	return t
+}
+
 func main() {
 	etcd, target := os.Args[1], os.Args[2]
 	dir, err := os.MkdirTemp("", "record")
@@ -245,7 +304,25 @@ func main() {
 			}
 		}
 	}
-	random(150)
+	random(700)
+	for range 500 {
+		q := wild(rnd, 0)
+		before := r.index()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		_, err := kv.Txn(ctx, q)
+		cancel()
+		body := make([]byte, 4)
+		text := ""
+		if err != nil && r.index() == before {
+			s := status.Convert(err)
+			binary.LittleEndian.PutUint32(body, uint32(s.Code()))
+			text = s.Message()
+		}
+		bytes, err := proto.Marshal(q)
+		must(err)
+		body = append(append(append(body, byte(len(text))), text...), bytes...)
+		answers = append(answers, func() { item('Q', body) })
+	}
 	call(r, 'G', leases.LeaseGrant, &pb.LeaseGrantRequest{ID: 77, TTL: 9000000001})
 	call(r, 'G', leases.LeaseGrant, &pb.LeaseGrantRequest{ID: 78, TTL: 9000000000})
 	call(r, 'G', leases.LeaseGrant, &pb.LeaseGrantRequest{ID: -79, TTL: 600})
