@@ -5,7 +5,9 @@ use std::sync::Arc;
 use crate::Applied;
 use crate::error::Error;
 use crate::page::read_u64;
+use crate::shared::Layers;
 use crate::tree::Tree;
+use crate::view::View;
 
 /// The bytes of one committed transaction, as bolt's `Tx.WriteTo` gives them: both meta pages speak
 /// of it (the second one with the transaction number before), then every page up to the highest.
@@ -34,6 +36,15 @@ impl Snapshot {
     /// Index and term that the copy holds.
     pub fn applied(&self) -> Applied {
         self.tree.applied
+    }
+
+    /// What the copy holds, for reading.
+    pub fn view(&self) -> View {
+        View::new(Arc::new(Layers {
+            pending: Arc::default(),
+            frozen: None,
+            tree: Arc::clone(&self.tree),
+        }))
     }
 
     /// Fills `buffer` with the bytes from `offset`; returns how many there were, 0 at the end.

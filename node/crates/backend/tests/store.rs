@@ -1,0 +1,1334 @@
+//! The database against a naive model, on a disk that forgets, on damaged files, and beside bbolt.
+//! A failure prints its seed; `SEED=<n> cargo test -p backend <name>` repeats it.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use backend::{Backend, Bucket, Committer, Defragmented, Error, Options, Snapshot, View, Writer};
+use bytes::Bytes;
+use seams::{Disk, Fault, FaultOperation, MemDisk, OpenMode, RealDisk, Rng, SeededRng};
+
+/// What the database should hold.
+type Model = BTreeMap<Bucket, BTreeMap<Vec<u8>, Bytes>>;
+
+const PATH: &str = "db";
+
+struct Store {
+    backend: Backend,
+    writer: Writer,
+    committer: Committer,
+    model: Model,
+    index: u64,
+}
+
+fn options(page_bytes: usize) -> Options {
+    Options {
+        page_bytes,
+        growth_bytes: 64 << 10,
+        map_bytes: 1 << 20,
+        pending_bytes_max: usize::MAX,
+        ..Options::default()
+    }
+}
+
+impl Store {
+    fn open(disk: &MemDisk, page_bytes: usize, model: Model) -> Result<Store, Error> {
+        let (backend, writer, committer) =
+            Backend::open(Arc::new(disk.clone()), Path::new(PATH), options(page_bytes))?;
+        let index = backend.committed_index();
+        Ok(Store {
+            backend,
+            writer,
+            committer,
+            model,
+            index,
+        })
+    }
+
+    fn put(&mut self, bucket: Bucket, key: &[u8], value: Bytes) {
+        self.writer.put(bucket, key, value.clone());
+        self.model
+            .entry(bucket)
+            .or_default()
+            .insert(key.to_vec(), value);
+    }
+
+    fn delete(&mut self, bucket: Bucket, key: &[u8]) {
+        self.writer.delete(bucket, key);
+        self.model.entry(bucket).or_default().remove(key);
+    }
+
+    /// An entry of the log ends: index and term are in the model, as the file will have them.
+    fn end_entry(&mut self) {
+        self.index += 1;
+        self.writer.end_entry(self.index, 7);
+        let meta = self.model.entry(Bucket::Meta).or_default();
+        meta.insert(
+            backend::CONSISTENT_INDEX_KEY.to_vec(),
+            Bytes::copy_from_slice(&self.index.to_be_bytes()),
+        );
+        meta.insert(
+            backend::TERM_KEY.to_vec(),
+            Bytes::copy_from_slice(&7u64.to_be_bytes()),
+        );
+    }
+
+    fn commit(&mut self) {
+        assert_eq!(self.committer.commit().unwrap(), self.index);
+        assert_eq!(self.backend.committed_index(), self.index);
+    }
+
+    /// Some random changes, as one entry.
+    fn random_entry(&mut self, rng: &mut SeededRng, large: bool) {
+        for _ in 0..rng.below(40) {
+            let bucket = Bucket::ALL[rng.below(10) as usize];
+            if bucket == Bucket::Key && rng.one_in(2) {
+                // Revisions rise.
+                let key = [
+                    &self.index.to_be_bytes()[..],
+                    b"_",
+                    &rng.next_u64().to_be_bytes(),
+                ]
+                .concat();
+                let value = random_value(rng, large);
+                self.put(bucket, &key, value);
+            } else if rng.one_in(3) {
+                let keys: Vec<Vec<u8>> = self
+                    .model
+                    .get(&bucket)
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for _ in 0..rng.below(30) {
+                    if !keys.is_empty() {
+                        let key = keys[rng.below(keys.len() as u64) as usize].clone();
+                        self.delete(bucket, &key);
+                    }
+                }
+            } else {
+                let key = random_key(rng);
+                let value = random_value(rng, large);
+                self.put(bucket, &key, value);
+            }
+        }
+        if rng.one_in(40) {
+            let bucket = Bucket::ALL[rng.below(10) as usize];
+            let keys: Vec<Vec<u8>> = self
+                .model
+                .get(&bucket)
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in keys {
+                self.delete(bucket, &key);
+            }
+        }
+        self.end_entry();
+    }
+}
+
+fn random_key(rng: &mut SeededRng) -> Vec<u8> {
+    let len = match rng.below(20) {
+        0 => 1 + rng.below(600),
+        1..4 => 1 + rng.below(2),
+        _ => 1 + rng.below(24),
+    };
+    let mut key = vec![0; len as usize];
+    rng.fill(&mut key);
+    key
+}
+
+fn random_value(rng: &mut SeededRng, large: bool) -> Bytes {
+    let len = match rng.below(60) {
+        0 if large => rng.below(200_000),
+        1..4 => rng.below(9000),
+        4..20 => rng.below(4),
+        _ => rng.below(300),
+    };
+    let mut value = vec![0; len as usize];
+    rng.fill(&mut value);
+    value.into()
+}
+
+fn scan_all(view: &View, bucket: Bucket, from: &[u8], to: Option<&[u8]>) -> Vec<(Vec<u8>, Bytes)> {
+    let mut seen = Vec::new();
+    view.scan(bucket, from, to, &mut |key, value| {
+        seen.push((key.to_vec(), Bytes::copy_from_slice(value)));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    seen
+}
+
+fn assert_holds(view: &View, model: &Model) {
+    for bucket in Bucket::ALL {
+        let empty = BTreeMap::new();
+        let expected = model.get(&bucket).unwrap_or(&empty);
+        let seen = scan_all(view, bucket, &[], None);
+        assert_eq!(seen.len(), expected.len(), "keys in {bucket:?}");
+        for ((key, value), (expected_key, expected_value)) in seen.iter().zip(expected) {
+            assert_eq!(
+                key.escape_ascii().to_string(),
+                expected_key.escape_ascii().to_string(),
+                "in {bucket:?}"
+            );
+            assert!(
+                value == expected_value,
+                "value of {} in {bucket:?}",
+                key.escape_ascii()
+            );
+        }
+    }
+}
+
+fn holds(view: &View, model: &Model) -> bool {
+    Bucket::ALL.into_iter().all(|bucket| {
+        let expected = model
+            .get(&bucket)
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.clone(), value.clone()));
+        scan_all(view, bucket, &[], None).into_iter().eq(expected)
+    })
+}
+
+/// The index and term are only in the batch when it is handed over.
+fn without_applied(model: &Model, committed: &View) -> Model {
+    let mut model = model.clone();
+    let meta = model.entry(Bucket::Meta).or_default();
+    for key in [backend::CONSISTENT_INDEX_KEY, backend::TERM_KEY] {
+        match committed.get(Bucket::Meta, key).unwrap() {
+            Some(value) => meta.insert(key.to_vec(), value),
+            None => meta.remove(key),
+        };
+    }
+    model
+}
+
+fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let only: Option<u64> = std::env::var("SEED")
+        .ok()
+        .map(|seed| seed.parse().expect("SEED is a number"));
+    let from = only.unwrap_or(1);
+    (from..=only.unwrap_or(count)).inspect(|seed| println!("seed {seed}"))
+}
+
+fn copy_out(snapshot: &Snapshot) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; 10_000];
+    loop {
+        let count = snapshot.read_at(bytes.len() as u64, &mut piece).unwrap();
+        if count == 0 {
+            assert_eq!(bytes.len() as u64, snapshot.len());
+            return bytes;
+        }
+        bytes.extend_from_slice(&piece[..count]);
+    }
+}
+
+fn disk_with(bytes: &[u8]) -> MemDisk {
+    let disk = MemDisk::new();
+    let file = disk.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    disk
+}
+
+fn file_bytes(disk: &MemDisk) -> Vec<u8> {
+    let file = disk.open(Path::new(PATH), OpenMode::Read).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+#[test]
+fn random_batches_read_back_like_the_model() {
+    for seed in seeds(12) {
+        let mut rng = SeededRng::new(seed);
+        let page_bytes = [1024, 4096, 4096, 16384, 65536][rng.below(5) as usize];
+        let disk = MemDisk::new();
+        let mut store = Store::open(&disk, page_bytes, Model::new()).unwrap();
+        // Views with what they must show for as long as they live.
+        let mut held: Vec<(View, Model)> = Vec::new();
+        let mut snapshots: Vec<(Snapshot, Model)> = Vec::new();
+        for _ in 0..120 {
+            store.random_entry(&mut rng, true);
+            match rng.below(10) {
+                0 => {
+                    let seen = without_applied(&store.model, &store.backend.view());
+                    assert_holds(&store.backend.view(), &seen);
+                }
+                1..5 => {
+                    let view = store.backend.view();
+                    store.commit();
+                    if rng.one_in(3) {
+                        // Its pending batch was handed over: nothing can be added to it any more.
+                        held.push((view, store.model.clone()));
+                    }
+                    if rng.one_in(10) {
+                        snapshots.push((store.backend.snapshot(), store.model.clone()));
+                    }
+                }
+                5 if rng.one_in(4) => {
+                    store.commit();
+                    held.clear();
+                    snapshots.clear();
+                    let Store {
+                        backend,
+                        writer,
+                        committer,
+                        model,
+                        ..
+                    } = store;
+                    drop((backend, writer, committer));
+                    store = Store::open(&disk, page_bytes, model).unwrap();
+                    assert_holds(&store.backend.view(), &store.model);
+                }
+                6 if rng.one_in(4) => {
+                    store.commit();
+                    store.committer.defragment().unwrap();
+                    assert_holds(&store.backend.view(), &store.model);
+                }
+                _ => {}
+            }
+            if !held.is_empty() && rng.one_in(3) {
+                let (view, model) = held.swap_remove(rng.below(held.len() as u64) as usize);
+                assert_holds(&view, &model);
+            }
+            if !snapshots.is_empty() && rng.one_in(6) {
+                let (snapshot, model) = snapshots.swap_remove(0);
+                let copy = disk_with(&copy_out(&snapshot));
+                let copy = Store::open(&copy, 4096, model).unwrap();
+                assert_holds(&copy.backend.view(), &copy.model);
+                assert_eq!(copy.backend.size_bytes(), snapshot.len());
+            }
+        }
+        for (view, model) in &held {
+            assert_holds(view, model);
+        }
+    }
+}
+
+#[test]
+fn ranges_and_single_keys_read_like_the_model() {
+    let mut rng = SeededRng::new(5);
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 1024, Model::new()).unwrap();
+    for _ in 0..60 {
+        store.random_entry(&mut rng, false);
+        if rng.one_in(3) {
+            store.commit();
+        }
+        let view = store.writer.view();
+        for _ in 0..20 {
+            let bucket = Bucket::ALL[rng.below(10) as usize];
+            if bucket == Bucket::Meta {
+                continue;
+            }
+            let empty = BTreeMap::new();
+            let model = store.model.get(&bucket).unwrap_or(&empty);
+            let (from, to) = (random_key(&mut rng), random_key(&mut rng));
+            let expected: Vec<_> = match from < to {
+                true => model
+                    .range(from.clone()..to.clone())
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect(),
+                false => Vec::new(),
+            };
+            assert!(scan_all(&view, bucket, &from, Some(&to)) == expected);
+            let key = match model.keys().nth(rng.below(1 + model.len() as u64) as usize) {
+                Some(key) => key.clone(),
+                None => from,
+            };
+            assert_eq!(view.get(bucket, &key).unwrap().as_ref(), model.get(&key));
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_leaves_the_batch_whole_or_not_at_all() {
+    for seed in seeds(150) {
+        let mut rng = SeededRng::new(seed);
+        let disk = MemDisk::new();
+        let page_bytes = [1024, 4096][rng.below(2) as usize];
+        let mut store = Store::open(&disk, page_bytes, Model::new()).unwrap();
+        let mut before = Model::new();
+        let mut view = None;
+        for _ in 0..10 {
+            for _ in 0..1 + rng.below(3) {
+                store.random_entry(&mut rng, false);
+            }
+            // A reader keeps pages of an older tree now and then.
+            if rng.one_in(4) {
+                view = Some(store.backend.view());
+            } else if rng.one_in(3) {
+                view = None;
+            }
+            let operation = [FaultOperation::Write, FaultOperation::Sync][rng.below(2) as usize];
+            let after = rng.below(if operation == FaultOperation::Write {
+                8
+            } else {
+                3
+            });
+            let forever = rng.one_in(2);
+            disk.inject(Fault {
+                operation,
+                after,
+                forever,
+                os_error: 5,
+            });
+            let result = store.committer.commit();
+            disk.clear_faults();
+            match result {
+                Ok(_) => {}
+                Err(_) if rng.one_in(2) => {
+                    // The disk works again: the same batch is tried again.
+                    let seen = store.backend.view();
+                    let expected = store.model.clone();
+                    assert_holds(&seen, &expected);
+                    drop(seen);
+                    // Power may go between the two, or in the second.
+                    let crashed = disk.crashed(&mut rng);
+                    check_either(&crashed, page_bytes, &before, &store.model);
+                    store.commit();
+                }
+                Err(_) => {
+                    check_either(&disk.crashed(&mut rng), page_bytes, &before, &store.model);
+                    break;
+                }
+            }
+            let crashed = disk.crashed(&mut rng);
+            let again = Store::open(&crashed, page_bytes, Model::new()).unwrap();
+            assert_holds(&again.backend.view(), &store.model);
+            before = store.model.clone();
+        }
+        drop(view);
+    }
+}
+
+fn check_either(disk: &MemDisk, page_bytes: usize, before: &Model, after: &Model) {
+    let store = Store::open(disk, page_bytes, Model::new()).unwrap();
+    let view = store.backend.view();
+    assert!(
+        holds(&view, before) || holds(&view, after),
+        "neither the batch before nor this one, but index {}",
+        store.backend.committed_index()
+    );
+}
+
+#[test]
+fn a_retry_after_a_doubtful_meta_page_survives_a_power_cut_at_any_point() {
+    for seed in seeds(150) {
+        let mut rng = SeededRng::new(seed);
+        let disk = MemDisk::new();
+        let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+        store.random_entry(&mut rng, false);
+        store.commit();
+        let before = store.model.clone();
+        store.random_entry(&mut rng, false);
+        // The sync of the meta page fails: it may be on the disk, or not.
+        disk.inject(Fault {
+            operation: FaultOperation::Sync,
+            after: 1,
+            forever: false,
+            os_error: 5,
+        });
+        assert!(store.committer.commit().is_err());
+        disk.clear_faults();
+        let operation = [FaultOperation::Write, FaultOperation::Sync][rng.below(2) as usize];
+        disk.inject(Fault {
+            operation,
+            after: rng.below(4),
+            forever: true,
+            os_error: 5,
+        });
+        let _ = store.committer.commit();
+        disk.clear_faults();
+        check_either(&disk.crashed(&mut rng), 4096, &before, &store.model);
+        if rng.one_in(2) {
+            store.random_entry(&mut rng, false);
+            let _ = store.committer.commit();
+            store.commit();
+            let again = Store::open(&disk.crashed(&mut rng), 4096, Model::new()).unwrap();
+            assert_holds(&again.backend.view(), &store.model);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_while_the_file_is_made_leaves_one_that_opens() {
+    for seed in seeds(60) {
+        let mut rng = SeededRng::new(seed);
+        let disk = MemDisk::new();
+        let operation = [
+            FaultOperation::Write,
+            FaultOperation::Sync,
+            FaultOperation::SyncDir,
+        ][rng.below(3) as usize];
+        disk.inject(Fault {
+            operation,
+            after: rng.below(3),
+            forever: true,
+            os_error: 5,
+        });
+        let _ = Store::open(&disk, 4096, Model::new());
+        disk.clear_faults();
+        disk.crash(&mut rng);
+        let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+        store.random_entry(&mut rng, false);
+        store.commit();
+        assert_holds(&store.backend.view(), &store.model);
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_the_batch_and_the_commit_is_tried_again() {
+    let mut rng = SeededRng::new(3);
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    store.random_entry(&mut rng, false);
+    store.commit();
+    let before = store.model.clone();
+    disk.set_capacity(Some(disk.used_bytes() + 20_000));
+    store.put(Bucket::Key, b"large", vec![7; 300_000].into());
+    store.end_entry();
+    for _ in 0..3 {
+        let error = store.committer.commit().unwrap_err();
+        assert!(
+            matches!(error, Error::Full { .. }) && error.can_be_retried(),
+            "{error}"
+        );
+        assert_holds(&store.backend.view(), &store.model);
+        let crashed = Store::open(&disk.crashed(&mut rng), 4096, Model::new()).unwrap();
+        assert_holds(&crashed.backend.view(), &before);
+    }
+    // The next batch fills meanwhile.
+    store.put(Bucket::Lease, b"12345678", Bytes::from_static(b"later"));
+    store.end_entry();
+    disk.set_capacity(None);
+    assert_eq!(store.committer.commit().unwrap(), store.index - 1);
+    store.commit();
+    assert_holds(&store.backend.view(), &store.model);
+    let in_use = store.backend.size_in_use_bytes();
+    let model = store.model.clone();
+    drop(store);
+    let store = Store::open(&disk, 4096, model).unwrap();
+    assert_holds(&store.backend.view(), &store.model);
+    // The walk at open finds the same free pages.
+    assert_eq!(store.backend.size_in_use_bytes(), in_use);
+}
+
+#[test]
+fn a_step_that_does_not_fit_is_no_reason_to_fail() {
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    disk.set_capacity(Some(disk.used_bytes() + 30_000));
+    store.put(Bucket::Key, b"small", vec![7; 5000].into());
+    store.end_entry();
+    store.commit();
+}
+
+#[test]
+fn a_change_is_visible_at_once_and_a_batch_ends_only_with_an_entry() {
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    store
+        .writer
+        .put(Bucket::Key, b"a", Bytes::from_static(b"1"));
+    let view = store.backend.view();
+    assert_eq!(
+        view.get(Bucket::Key, b"a").unwrap().as_deref(),
+        Some(&b"1"[..])
+    );
+    // In the middle of the entry there is nothing to commit.
+    store.backend.request_commit();
+    assert!(!store.committer.wait(Duration::ZERO));
+    assert_eq!(store.committer.commit().unwrap(), 0);
+    assert_eq!(
+        store.writer.get(Bucket::Key, b"a").unwrap().as_deref(),
+        Some(&b"1"[..])
+    );
+    store.writer.end_entry(9, 2);
+    assert!(
+        store.committer.wait(Duration::ZERO),
+        "the request is still there"
+    );
+    // Handed over: the next entry goes to the next batch.
+    store.writer.delete(Bucket::Key, b"a");
+    assert_eq!(store.backend.view().get(Bucket::Key, b"a").unwrap(), None);
+    assert_eq!(store.committer.commit().unwrap(), 9);
+    assert_eq!(store.backend.committed().term, 2);
+    assert_eq!(store.backend.view().get(Bucket::Key, b"a").unwrap(), None);
+    let crashed = Store::open(&disk.crashed(&mut SeededRng::new(1)), 4096, Model::new()).unwrap();
+    assert_eq!(
+        crashed
+            .backend
+            .view()
+            .get(Bucket::Key, b"a")
+            .unwrap()
+            .as_deref(),
+        Some(&b"1"[..])
+    );
+    assert_eq!(crashed.writer.applied(), crashed.backend.committed());
+    store.writer.end_entry(10, 2);
+    // A lower index is an entry that was applied before.
+    store.writer.end_entry(4, 1);
+    store.commit_to(10);
+    // Nothing but a higher index: no commit by itself, only when asked for.
+    store.writer.end_entry(11, 2);
+    assert!(!store.committer.wait(Duration::ZERO));
+    store.backend.request_commit();
+    assert!(store.committer.wait(Duration::ZERO));
+    store.commit_to(11);
+    // What no entry made carries no index.
+    store.writer.put(
+        Bucket::Meta,
+        b"storageVersion",
+        Bytes::from_static(b"3.7.0"),
+    );
+    store.writer.end_local();
+    store.commit_to(11);
+    assert_eq!(
+        store
+            .backend
+            .view()
+            .get(Bucket::Meta, b"storageVersion")
+            .unwrap()
+            .as_deref(),
+        Some(&b"3.7.0"[..])
+    );
+    store.backend.request_commit();
+    assert!(
+        !store.committer.wait(Duration::ZERO),
+        "there is nothing to commit"
+    );
+}
+
+impl Store {
+    fn commit_to(&mut self, index: u64) {
+        assert_eq!(self.committer.commit().unwrap(), index);
+    }
+}
+
+#[test]
+fn a_batch_is_handed_over_when_it_is_due_and_the_writer_waits_for_room() {
+    let disk = MemDisk::new();
+    let options = Options {
+        batch_changes: 10,
+        pending_bytes_max: 5000,
+        ..options(4096)
+    };
+    let (backend, mut writer, mut committer) =
+        Backend::open(Arc::new(disk), Path::new(PATH), options).unwrap();
+    let entries = 2000u64;
+    let thread = std::thread::spawn(move || {
+        for index in 1..=entries {
+            writer.put(Bucket::Key, &index.to_be_bytes(), vec![1; 200].into());
+            writer.end_entry(index, 1);
+        }
+        writer.backend().request_commit();
+        writer
+    });
+    while committer.commit().unwrap() < entries {
+        committer.wait(Duration::from_secs(10));
+    }
+    drop(thread.join().unwrap());
+    assert_eq!(
+        scan_all(&backend.view(), Bucket::Key, &[], None).len() as u64,
+        entries
+    );
+    assert!(backend.commits() > 50, "{} commits", backend.commits());
+}
+
+#[test]
+fn readers_and_writer_and_committer_run_side_by_side() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        batch_changes: 50,
+        ..options(4096)
+    };
+    let path = directory.path().join("db");
+    let (backend, mut writer, mut committer) =
+        Backend::open(Arc::new(RealDisk), &path, options).unwrap();
+    let entries = 3000u64;
+    let readers: Vec<_> = (0..2)
+        .map(|seed| {
+            let backend = backend.clone();
+            std::thread::spawn(move || {
+                let mut rng = SeededRng::new(seed);
+                loop {
+                    // Entry n puts key n and removes key n - 100; a value tells its key.
+                    let committed = backend.committed_index();
+                    let view = backend.view();
+                    let mut last = 0;
+                    view.scan(Bucket::Key, &[], None, &mut |key, value| {
+                        let key = u64::from_be_bytes(key.try_into().unwrap());
+                        assert!(key > last && value == vec![key as u8; 100 + (key % 900) as usize]);
+                        last = key;
+                        ControlFlow::Continue(())
+                    })
+                    .unwrap();
+                    assert!(
+                        last >= committed,
+                        "key {last} is the last, entry {committed} was committed"
+                    );
+                    if last > 0 {
+                        let key = last - rng.below(50.min(last));
+                        assert!(
+                            view.get(Bucket::Key, &key.to_be_bytes()).unwrap().is_some(),
+                            "key {key} of {last}"
+                        );
+                    }
+                    if committed >= entries {
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    let committer = std::thread::spawn(move || {
+        while committer.commit().unwrap() < entries {
+            committer.wait(Duration::from_millis(20));
+        }
+        let report = committer.defragment().unwrap();
+        assert!(report.size_bytes_after < report.size_bytes_before);
+        committer
+    });
+    for index in 1..=entries {
+        writer.put(
+            Bucket::Key,
+            &index.to_be_bytes(),
+            vec![index as u8; 100 + (index % 900) as usize].into(),
+        );
+        if index > 100 {
+            writer.delete(Bucket::Key, &(index - 100).to_be_bytes());
+        }
+        writer.end_entry(index, 1);
+    }
+    backend.request_commit();
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    drop(committer.join().unwrap());
+    // A hundred keys of half a KiB: what was freed was used again.
+    assert!(
+        backend.size_bytes() < 1 << 20,
+        "{} bytes",
+        backend.size_bytes()
+    );
+}
+
+#[test]
+fn large_values_and_many_keys() {
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    for index in 0..8u8 {
+        store.put(Bucket::Key, &[index], vec![index; 3 << 19].into());
+    }
+    store.end_entry();
+    store.commit();
+    let with_large = store.backend.size_bytes();
+    assert!(with_large < 8 * (3 << 19) + 100_000, "{with_large} bytes");
+    for index in 0..8u8 {
+        if index % 2 == 0 {
+            store.delete(Bucket::Key, &[index]);
+        }
+    }
+    store.end_entry();
+    store.commit();
+    // A large value has a leaf of its own: its neighbours were not written again.
+    assert!(store.backend.size_bytes() < with_large + 20_000);
+    assert!(store.backend.size_in_use_bytes() < with_large / 2 + 100_000);
+    for index in 0..100_000u64 {
+        store.writer.put(
+            Bucket::Lease,
+            &index.to_be_bytes(),
+            Bytes::from_static(b"0123456789abcdef"),
+        );
+    }
+    store.end_entry();
+    store.commit();
+    assert_eq!(
+        scan_all(&store.backend.view(), Bucket::Lease, &[], None).len(),
+        100_000
+    );
+    assert_eq!(
+        scan_all(&store.backend.view(), Bucket::Key, &[], None).len(),
+        4
+    );
+}
+
+#[test]
+fn appended_revisions_fill_their_pages_and_commits_write_little() {
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    let mut bytes = 0;
+    for _ in 0..50 {
+        for _ in 0..100 {
+            let key = [&store.index.to_be_bytes()[..], b"_", &0u64.to_be_bytes()].concat();
+            store.put(Bucket::Key, &key, vec![1; 256].into());
+            store.end_entry();
+            bytes += 16 + key.len() + 256;
+        }
+        let writes = disk.stats().writes;
+        store.commit();
+        assert_eq!(disk.stats().syncs % 2, 0);
+        let writes = disk.stats().writes - writes;
+        assert!(writes <= 12, "{writes} writes for one commit");
+    }
+    let in_use = store.backend.size_in_use_bytes() as usize;
+    assert!(
+        in_use < bytes * 100 / 80,
+        "{in_use} bytes in use for {bytes}"
+    );
+}
+
+#[test]
+fn a_long_reader_keeps_its_pages_and_no_others() {
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    for index in 0..2000u32 {
+        store.put(Bucket::Lease, &index.to_be_bytes(), vec![1; 100].into());
+    }
+    store.end_entry();
+    store.commit();
+    let snapshot = store.backend.snapshot();
+    let model = store.model.clone();
+    let start = store.backend.size_bytes();
+    let mut rng = SeededRng::new(1);
+    for _ in 0..300 {
+        for _ in 0..3 {
+            store.put(
+                Bucket::Lease,
+                &(rng.below(2000) as u32).to_be_bytes(),
+                vec![2; 100].into(),
+            );
+        }
+        store.end_entry();
+        store.commit();
+    }
+    // Its own tree once, and ours once: not one tree for each commit.
+    let size = store.backend.size_bytes();
+    assert!(size < start * 5 / 2, "{size} bytes after {start}");
+    let copy = disk_with(&copy_out(&snapshot));
+    assert_holds(
+        &Store::open(&copy, 4096, Model::new())
+            .unwrap()
+            .backend
+            .view(),
+        &model,
+    );
+    drop(snapshot);
+    store.put(Bucket::Lease, b"x", Bytes::new());
+    store.end_entry();
+    store.commit();
+    assert!(store.backend.size_in_use_bytes() < start * 3 / 2);
+}
+
+#[test]
+fn a_defragmentation_lets_everything_go_on() {
+    let mut rng = SeededRng::new(8);
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    for index in 0..20_000u32 {
+        store.put(
+            Bucket::Key,
+            &index.to_be_bytes(),
+            vec![index as u8; 200].into(),
+        );
+    }
+    store.random_entry(&mut rng, true);
+    store.commit();
+    for index in 0..20_000u32 {
+        if index % 10 != 0 {
+            store.delete(Bucket::Key, &index.to_be_bytes());
+        }
+    }
+    store.end_entry();
+    store.commit();
+    store.random_entry(&mut rng, true);
+    let before = store.backend.view();
+    store.commit();
+    let model = store.model.clone();
+    let snapshot = store.backend.snapshot();
+    store.random_entry(&mut rng, true);
+    let Defragmented {
+        size_bytes_before,
+        size_bytes_after,
+        ..
+    } = store.committer.defragment().unwrap();
+    assert!(
+        size_bytes_after * 4 < size_bytes_before,
+        "{size_bytes_before} to {size_bytes_after} bytes"
+    );
+    assert_eq!(store.backend.size_bytes(), size_bytes_after);
+    assert_holds(&before, &model);
+    assert_holds(
+        &store.backend.view(),
+        &without_applied(&store.model, &store.backend.view()),
+    );
+    store.commit();
+    let crashed = Store::open(&disk.crashed(&mut rng), 4096, Model::new()).unwrap();
+    assert_holds(&crashed.backend.view(), &store.model);
+    assert_eq!(disk.read_dir(Path::new(".")).unwrap(), ["db"]);
+    drop(snapshot);
+}
+
+#[test]
+fn a_defragmentation_that_fails_leaves_the_old_file() {
+    for seed in seeds(60) {
+        let mut rng = SeededRng::new(seed);
+        let disk = MemDisk::new();
+        let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+        for _ in 0..20 {
+            store.random_entry(&mut rng, true);
+        }
+        store.commit();
+        let operation = [
+            FaultOperation::Write,
+            FaultOperation::Sync,
+            FaultOperation::SyncDir,
+            FaultOperation::Name,
+        ][rng.below(4) as usize];
+        disk.inject(Fault {
+            operation,
+            after: rng.below(12),
+            forever: rng.one_in(2),
+            os_error: 5,
+        });
+        let result = store.committer.defragment();
+        let crashed = disk.crashed(&mut rng);
+        disk.clear_faults();
+        assert_holds(
+            &Store::open(&crashed, 4096, Model::new())
+                .unwrap()
+                .backend
+                .view(),
+            &store.model,
+        );
+        assert_holds(&store.backend.view(), &store.model);
+        store.random_entry(&mut rng, true);
+        store.commit();
+        let crashed = Store::open(&disk.crashed(&mut rng), 4096, Model::new()).unwrap();
+        assert_holds(&crashed.backend.view(), &store.model);
+        if result.is_err() {
+            store.committer.defragment().unwrap();
+            assert_holds(&store.backend.view(), &store.model);
+        }
+    }
+}
+
+#[test]
+fn a_second_opener_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let disk = Arc::new(RealDisk);
+    let first = Backend::open(Arc::clone(&disk) as Arc<dyn Disk>, &path, options(4096)).unwrap();
+    let view = first.0.view();
+    let error =
+        Backend::open(Arc::clone(&disk) as Arc<dyn Disk>, &path, options(4096)).unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    drop((first, view));
+    Backend::open(disk, &path, options(4096)).unwrap();
+}
+
+#[test]
+fn unfit_files_are_refused_with_a_reason() {
+    let open = |bytes: &[u8]| {
+        Store::open(&disk_with(bytes), 4096, Model::new())
+            .err()
+            .map(|error| error.to_string())
+    };
+    let disk = MemDisk::new();
+    let mut rng = SeededRng::new(1);
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    for _ in 0..5 {
+        store.random_entry(&mut rng, true);
+        store.commit();
+    }
+    drop(store);
+    let good = file_bytes(&disk);
+    assert_eq!(open(&good), None);
+
+    let text = open(&b"hello, this is not a database. ".repeat(500)).unwrap();
+    assert!(
+        text.starts_with("db is not a bolt database: magic 0x6120746f"),
+        "{text}"
+    );
+
+    let text = open(&good[..8 * 4096]).unwrap();
+    assert!(
+        text.starts_with("database db is cut short: it has 32768 bytes"),
+        "{text}"
+    );
+
+    let mut version = good.clone();
+    version[20] = 3;
+    version[4096 + 20] = 3;
+    let text = open(&version).unwrap();
+    assert!(text.contains("bolt format version 3, expected 2"), "{text}");
+
+    let mut metas = good.clone();
+    metas[60] ^= 1;
+    metas[4096 + 60] ^= 1;
+    let text = open(&metas).unwrap();
+    assert!(
+        text.starts_with("database db has no sound meta page: page 0: checksum"),
+        "{text}"
+    );
+
+    // Either one alone is enough; the other one's page size is looked for.
+    for torn in [0, 4096] {
+        let mut torn_bytes = good.clone();
+        torn_bytes[torn..torn + 4096].fill(0xFF);
+        assert_eq!(open(&torn_bytes), None);
+    }
+
+    // Both meta pages gone is not a file that nobody finished making.
+    let mut zeroed = good.clone();
+    zeroed[..2 * 4096].fill(0);
+    assert!(open(&zeroed).is_some());
+}
+
+#[test]
+fn damage_is_an_error_and_never_a_panic() {
+    let mut rng = SeededRng::new(11);
+    let disk = MemDisk::new();
+    let mut store = Store::open(&disk, 1024, Model::new()).unwrap();
+    for _ in 0..40 {
+        store.random_entry(&mut rng, true);
+    }
+    for index in 0..3000u32 {
+        store.put(Bucket::Key, &index.to_be_bytes(), vec![1; 20].into());
+    }
+    store.end_entry();
+    store.commit();
+    drop(store);
+    let good = file_bytes(&disk);
+    let mut refused = 0;
+    for seed in seeds(600) {
+        let mut rng = SeededRng::new(seed);
+        let mut bytes = good.clone();
+        let at = |rng: &mut SeededRng| rng.below(good.len() as u64) as usize;
+        let page = |rng: &mut SeededRng| rng.below(good.len() as u64 / 1024) as usize * 1024;
+        for _ in 0..1 + rng.below(3) {
+            match rng.below(6) {
+                0 => {
+                    let at = at(&mut rng);
+                    bytes[at] = rng.next_u64() as u8;
+                }
+                1 => {
+                    // Where headers and elements are.
+                    let at = page(&mut rng) + rng.below(64) as usize;
+                    bytes[at] ^= 1 << rng.below(8);
+                }
+                2 => {
+                    let (from, to) = (page(&mut rng), page(&mut rng));
+                    bytes.copy_within(from..from + 1024, to);
+                }
+                3 => {
+                    // The right number on a wrong page.
+                    let (from, to) = (page(&mut rng), page(&mut rng));
+                    bytes.copy_within(from..from + 1024, to);
+                    bytes[to..to + 8].copy_from_slice(&(to as u64 / 1024).to_le_bytes());
+                }
+                4 => {
+                    let at = page(&mut rng);
+                    rng.fill(&mut bytes[at..at + 1024]);
+                }
+                _ => {
+                    // One page points to another.
+                    let at = page(&mut rng) + 16 + 16 * rng.below(8) as usize + 8;
+                    let to = rng.below(good.len() as u64 / 1024);
+                    bytes[at..at + 8].copy_from_slice(&to.to_le_bytes());
+                }
+            }
+        }
+        let disk = disk_with(&bytes);
+        let damage_later = rng.one_in(3);
+        let opened = if damage_later {
+            Store::open(&disk_with(&good), 1024, Model::new())
+        } else {
+            Store::open(&disk, 1024, Model::new())
+        };
+        let Ok(mut store) = opened else {
+            refused += 1;
+            continue;
+        };
+        let target = if damage_later {
+            // Under a running member: what open has checked is not believed later.
+            let disk = disk_with(&good);
+            store = Store::open(&disk, 1024, Model::new()).unwrap();
+            let file = disk.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
+            store
+        } else {
+            store
+        };
+        use_everything(target, &mut rng);
+    }
+    assert!(refused > 100, "only {refused} damaged files were refused");
+}
+
+/// Reads and writes without caring for the results.
+fn use_everything(mut store: Store, rng: &mut SeededRng) {
+    let view = store.backend.view();
+    for bucket in Bucket::ALL {
+        let _ = view.scan(bucket, &[], None, &mut |_, _| ControlFlow::Continue(()));
+        for _ in 0..5 {
+            let _ = view.get(bucket, &random_key(rng));
+            let _ = view.get(bucket, &(rng.below(3000) as u32).to_be_bytes());
+        }
+    }
+    for index in 0..10u32 {
+        let key = (index * 311).to_be_bytes();
+        if rng.one_in(2) {
+            store
+                .writer
+                .put(Bucket::Key, &key, Bytes::from_static(b"new"));
+        } else {
+            store.writer.delete(Bucket::Key, &key);
+        }
+    }
+    store.writer.end_local();
+    let _ = store.committer.commit();
+    let _ = store.committer.defragment();
+    let _ = store.committer.commit();
+}
+
+/// The folder with real etcd's programs, made by `make tools`.
+fn tools() -> Option<PathBuf> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/tools");
+    let tools = std::env::var_os("QUORATE_TOOLS").map_or(default, PathBuf::from);
+    if tools.join("bbolt").exists() && tools.join("etcdutl").exists() {
+        return Some(tools);
+    }
+    assert!(
+        std::env::var("QUORATE_TESTS").as_deref() != Ok("all"),
+        "no bbolt and etcdutl in {}: run `make tools`",
+        tools.display()
+    );
+    println!(
+        "left out: no bbolt and etcdutl in {}; `make tools` makes them",
+        tools.display()
+    );
+    None
+}
+
+fn run(program: PathBuf, arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> String {
+    let output = std::process::Command::new(&program)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr]
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .concat();
+    assert!(output.status.success(), "{}: {text}", program.display());
+    text
+}
+
+#[test]
+fn bbolt_finds_our_files_sound_and_we_read_what_it_writes() {
+    let Some(tools) = tools() else { return };
+    for seed in seeds(6) {
+        let mut rng = SeededRng::new(seed);
+        let page_bytes = [4096, 4096, 16384, 65536][rng.below(4) as usize];
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        let open = || Backend::open(Arc::new(RealDisk), &path, options(page_bytes)).unwrap();
+        let (backend, writer, committer) = open();
+        let mut store = Store {
+            backend,
+            writer,
+            committer,
+            model: Model::new(),
+            index: 0,
+        };
+        let mut views = Vec::new();
+        for _ in 0..40 {
+            for _ in 0..5 {
+                store.random_entry(&mut rng, true);
+            }
+            store.commit();
+            views.push(store.backend.view());
+            if rng.one_in(3) {
+                views.clear();
+            }
+        }
+        if rng.one_in(2) {
+            store.committer.defragment().unwrap();
+            store.random_entry(&mut rng, true);
+            store.commit();
+        }
+        let sent = directory.path().join("sent");
+        std::fs::write(&sent, copy_out(&store.backend.snapshot())).unwrap();
+        let Store {
+            backend,
+            writer,
+            committer,
+            model,
+            ..
+        } = store;
+        drop((backend, writer, committer, views));
+        for file in [&path, &sent] {
+            assert_eq!(run(tools.join("bbolt"), &[&"check", file]).trim(), "OK");
+        }
+        // bbolt writes it anew, with a freelist, and we go on from there.
+        let compacted = directory.path().join("compacted");
+        run(tools.join("bbolt"), &[&"compact", &"-o", &compacted, &path]);
+        std::fs::rename(&compacted, &path).unwrap();
+        let (backend, writer, committer) = open();
+        let index = backend.committed_index();
+        let mut store = Store {
+            backend,
+            writer,
+            committer,
+            model,
+            index,
+        };
+        assert_holds(&store.backend.view(), &store.model);
+        for _ in 0..5 {
+            store.random_entry(&mut rng, true);
+            store.commit();
+        }
+        assert_holds(&store.backend.view(), &store.model);
+        drop((store.backend, store.writer, store.committer));
+        assert_eq!(run(tools.join("bbolt"), &[&"check", &path]).trim(), "OK");
+    }
+}
+
+#[test]
+fn etcdutl_reads_a_snapshot_and_defragments_our_file() {
+    let Some(tools) = tools() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("member/snap")).unwrap();
+    let path = directory.path().join("member/snap/db");
+    let (backend, writer, committer) =
+        Backend::open(Arc::new(RealDisk), &path, Options::default()).unwrap();
+    let mut store = Store {
+        backend,
+        writer,
+        committer,
+        model: Model::new(),
+        index: 0,
+    };
+    for revision in 2..1500u64 {
+        let key = [&revision.to_be_bytes()[..], b"_", &0u64.to_be_bytes()].concat();
+        // mvccpb.KeyValue: key (1) of 2 bytes, value (5) of 300.
+        let user_key = (revision as u16).to_be_bytes();
+        let value = [
+            &[0x0A, 2][..],
+            &user_key,
+            &[0x2A, 0xAC, 0x02],
+            &[revision as u8; 300],
+        ]
+        .concat();
+        store.put(Bucket::Key, &key, value.into());
+        store.end_entry();
+        if revision % 400 == 0 {
+            store.commit();
+        }
+    }
+    store.commit();
+    let sent = directory.path().join("sent");
+    std::fs::write(&sent, copy_out(&store.backend.snapshot())).unwrap();
+    let status = run(
+        tools.join("etcdutl"),
+        &[&"snapshot", &"status", &"--write-out=json", &sent],
+    );
+    let expected = format!(
+        "\"revision\":1499,\"totalKey\":1498,\"totalSize\":{}",
+        store.backend.size_bytes()
+    );
+    assert!(status.contains(&expected), "{expected} expected, {status}");
+    // etcd's own writer, without a freelist as in a member.
+    let model = store.model.clone();
+    drop(store);
+    run(
+        tools.join("etcdutl"),
+        &[&"defrag", &"--data-dir", &directory.path()],
+    );
+    let (backend, writer, committer) =
+        Backend::open(Arc::new(RealDisk), &path, Options::default()).unwrap();
+    let index = backend.committed_index();
+    let mut store = Store {
+        backend,
+        writer,
+        committer,
+        model,
+        index,
+    };
+    assert_holds(&store.backend.view(), &store.model);
+    store.put(Bucket::Alarm, b"alarm", Bytes::new());
+    store.end_entry();
+    store.commit();
+    drop((store.backend, store.writer, store.committer));
+    assert_eq!(run(tools.join("bbolt"), &[&"check", &path]).trim(), "OK");
+}
+
+/// A member of etcd 3.7.3, quota 200,000 bytes, was given 40 keys, a lease with a key, a deletion, a
+/// value of 9000 bytes, a role, a user, a value of 100,000 bytes, and two more that it refused (alarm
+/// NOSPACE), then a compaction to revision 20. Its `member/snap/db` was cut to the high water mark.
+const ETCD_DB: &[u8] = include_bytes!("../testdata/etcd-3.7.3.db");
+
+#[test]
+fn a_file_of_etcd_is_read_and_carried_on() {
+    let disk = disk_with(ETCD_DB);
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    assert_eq!(
+        (
+            store.backend.committed_index(),
+            store.backend.committed().term
+        ),
+        (57, 2)
+    );
+    // As etcd reported them.
+    assert_eq!(store.backend.size_bytes(), 151_552);
+    assert_eq!(store.backend.size_in_use_bytes(), 151_552 - 5 * 4096);
+    let view = store.backend.view();
+    let text = |bucket, key: &[u8]| {
+        view.get(bucket, key)
+            .unwrap()
+            .map(|value| value.escape_ascii().to_string())
+    };
+    assert_eq!(
+        text(Bucket::Cluster, b"clusterVersion").as_deref(),
+        Some("3.7.0")
+    );
+    assert_eq!(
+        text(Bucket::Meta, b"storageVersion").as_deref(),
+        Some("3.7.0")
+    );
+    assert!(
+        text(Bucket::Members, b"bdae9bbc11dd390d")
+            .unwrap()
+            .contains("fixture")
+    );
+    assert!(
+        text(Bucket::AuthUsers, b"alice").is_some() && text(Bucket::AuthRoles, b"reader").is_some()
+    );
+    let counts = Bucket::ALL.map(|bucket| scan_all(&view, bucket, &[], None).len());
+    assert_eq!(counts, [44, 6, 1, 1, 1, 1, 0, 1, 1, 1]);
+    let names: Vec<_> = view.bucket_names();
+    assert_eq!(names.len(), 10);
+    let last = scan_all(&view, Bucket::Key, &45u64.to_be_bytes(), None);
+    assert_eq!((last.len(), last[0].1.len()), (1, 100_016));
+    drop(view);
+
+    for bucket in Bucket::ALL {
+        let content = scan_all(&store.backend.view(), bucket, &[], None);
+        store.model.insert(bucket, content.into_iter().collect());
+    }
+    let mut rng = SeededRng::new(2);
+    for _ in 0..10 {
+        store.random_entry(&mut rng, true);
+        store.commit();
+    }
+    assert_holds(&store.backend.view(), &store.model);
+    let crashed = Store::open(&disk.crashed(&mut rng), 4096, Model::new()).unwrap();
+    assert_holds(&crashed.backend.view(), &store.model);
+}
