@@ -48,7 +48,6 @@ mod status;
 mod turn;
 
 pub use admit::Refusal;
-pub use bootstrap::{Bootstrap, bootstrap};
 pub use log::{LOG_BYTES_MAX, LOG_BYTES_NEEDED_MAX};
 pub use node::RaftNode;
 pub use reads::READS_WAITING_MAX;

@@ -227,7 +227,7 @@ impl RaftNode {
         }
         self.run_reads(effects);
         self.drain_ready(effects);
-        if inputs.ticks > 0 {
+        if inputs.ticks > 0 || inputs.write_commit {
             self.write_commit(effects);
         }
         if let Some(index) = inputs.compact_to {

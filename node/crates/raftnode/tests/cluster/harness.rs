@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raftnode::{
     ConfResult, Config, Effects, Fetched, Inputs, Payload, Persist, Proposal, RaftNode, Recovered,
-    Role, SnapshotReady, SnapshotSent, Stop, bootstrap,
+    Role, SnapshotReady, SnapshotSent, Stop,
 };
 use raftpb::conf::{Change, Member};
 use raftpb::{
@@ -216,11 +216,19 @@ pub struct Cluster {
 impl Cluster {
     /// A new cluster of these voters, then these learners added through the leader.
     pub fn new(voters: &[u64], seed: u64) -> Cluster {
-        let members: Vec<Member> = voters.iter().map(|&id| member(id)).collect();
-        let first = bootstrap(&members);
+        // What each first member of a new cluster writes to its WAL.
+        let added = (1..).zip(voters).map(|(index, &id)| Entry {
+            term: 1,
+            index,
+            ..Change::Add(member(id)).to_entry(0)
+        });
         let disk = Disk {
-            hard_state: first.hard_state,
-            entries: first.entries.into_iter().map(|e| (e.index, e)).collect(),
+            hard_state: HardState {
+                term: 1,
+                vote: 0,
+                commit: voters.len() as u64,
+            },
+            entries: added.map(|entry| (entry.index, entry)).collect(),
             ..Disk::default()
         };
         let mut cluster = Cluster::default();
