@@ -42,7 +42,7 @@ pub enum SyncStep {
 }
 
 /// The watchers of a step, and what is found for them.
-struct Round {
+pub(super) struct Round {
     chosen: Vec<Chosen>,
     /// Holds places in `chosen`.
     group: Group,
@@ -72,22 +72,32 @@ impl Mvcc {
     /// Lets some of the watchers that are behind catch up, reading up to `records_max`
     /// records (and the rest of a transaction). For any thread but the applier's.
     pub fn sync_watchers(&self, records_max: usize) -> Result<SyncStep, Error> {
-        let hub = self.watch_hub();
-        let Some(mut round) =
-            hub.with(|hub, wakes| Round::choose(hub, self.compact_revision(), wakes))
-        else {
+        let Some(mut round) = Round::begin(self) else {
             return Ok(SyncStep::Idle);
         };
         let read = round.read(self, records_max);
+        round.finish(self, read)
+    }
+}
+
+impl Round {
+    /// Chooses the watchers; `None` if nobody waits.
+    pub(super) fn begin(mvcc: &Mvcc) -> Option<Self> {
+        mvcc.watch_hub()
+            .with(|hub, wakes| Self::choose(hub, mvcc.compact_revision(), wakes))
+    }
+
+    /// Hands out what was read.
+    pub(super) fn finish(self, mvcc: &Mvcc, read: Result<i64, Error>) -> Result<SyncStep, Error> {
         // The records read may be incomplete if a compaction passed them meanwhile. It says
         // its revision before it deletes the first one.
-        let compacted = self.compact_revision();
-        hub.with(|hub, wakes| {
+        let compacted = mvcc.compact_revision();
+        mvcc.watch_hub().with(|hub, wakes| {
             match &read {
-                Ok(through) if round.epoch == hub.epoch => {
-                    round.hand_out(hub, *through, compacted, wakes)
+                Ok(through) if self.epoch == hub.epoch => {
+                    self.hand_out(hub, *through, compacted, wakes)
                 }
-                _ => round
+                _ => self
                     .chosen
                     .iter()
                     .for_each(|chosen| hub.set_waiting(chosen.key, Place::Syncing)),
@@ -101,9 +111,7 @@ impl Mvcc {
             })
         })
     }
-}
 
-impl Round {
     fn choose(hub: &mut Hub, compacted: i64, wakes: &mut Wakes) -> Option<Self> {
         let first = loop {
             let key = hub.turn.pop_front()?;
@@ -165,7 +173,7 @@ impl Round {
     }
 
     /// Reads records for the batches. Answers the revision through which it came.
-    fn read(&mut self, mvcc: &Mvcc, records_max: usize) -> Result<i64, Error> {
+    pub(super) fn read(&mut self, mvcc: &Mvcc, records_max: usize) -> Result<i64, Error> {
         let (mut records, mut bytes, mut open) = (0, 0, self.chosen.len());
         // A record is of the revision that is being read, and those below it are complete.
         let mut reading = self.from;

@@ -9,6 +9,7 @@ use api::mvccpb::event::EventType;
 use bytes::Bytes;
 
 use super::group::Watched;
+use super::sync::Round;
 use super::*;
 use crate::testing::{Chance, Fixture};
 
@@ -421,6 +422,71 @@ fn fragments_stay_below_the_size() {
     assert_eq!(events, whole.events);
 }
 
+/// A member that was far behind received a snapshot: its store jumps ahead. Its watchers
+/// go on where they were, also those that were reading the old store.
+#[test]
+fn watchers_survive_a_received_snapshot() {
+    let (mut store, mut ahead) = (Fixture::new(), Fixture::new());
+    for store in [&mut store, &mut ahead] {
+        store.put("a", "1");
+        store.put("a", "2");
+    }
+    let (stream, _) = stream(&store);
+    stream.create(&request("a", "", 0));
+    stream.create(&request("a", "", 2));
+    stream.create(&request("a", "", 5));
+    stream.create(&request("a", "", 7));
+    let mut round = Round::begin(&store.mvcc).unwrap();
+    let read = round.read(&store.mvcc, 100);
+    for number in 4..7 {
+        ahead.put("a", &number.to_string());
+    }
+    let backend = ahead.writer.backend();
+    store
+        .mvcc_writer
+        .replace(backend, &mut ahead.writer)
+        .unwrap();
+    round.finish(&store.mvcc, read).unwrap();
+    sync(&store);
+    store.writer = ahead.writer;
+    store.put("a", "7");
+    let got = messages(&stream);
+    for (watch_id, expected) in [
+        (0, &[4, 5, 6, 7][..]),
+        (1, &[2, 3, 4, 5, 6, 7]),
+        (2, &[5, 6, 7]),
+        (3, &[7]),
+    ] {
+        let of = got
+            .iter()
+            .filter(|m| m.watch_id == watch_id)
+            .flat_map(|m| &m.events);
+        assert_eq!(
+            of.map(|e| e.kv.as_ref().unwrap().mod_revision)
+                .collect::<Vec<_>>(),
+            expected
+        );
+    }
+    // And one that jumps past what is compacted.
+    let mut further = Fixture::new();
+    for number in 0..20 {
+        further.put("a", &number.to_string());
+    }
+    further.compact(15);
+    let backend = further.writer.backend();
+    store
+        .mvcc_writer
+        .replace(backend, &mut further.writer)
+        .unwrap();
+    sync(&store);
+    assert!(
+        messages(&stream)
+            .iter()
+            .all(|m| m.compact_revision == 15 && m.canceled)
+    );
+    assert_eq!(store.mvcc.watch_hub().counts().slow, 0);
+}
+
 /// What one watcher must see, and what it has seen.
 struct Expected {
     watched: Watched,
@@ -464,6 +530,7 @@ fn run(seed: u64) {
     let mut streams: Vec<(WatchStream, BTreeMap<i64, Expected>)> = (0..3)
         .map(|_| (stream(&store).0, BTreeMap::new()))
         .collect();
+    let mut rounds = Vec::new();
     // Values of this size fill a queue's bytes after a few.
     let large = vec![b'v'; 700_000];
     for round in 0..1500u64 {
@@ -552,11 +619,28 @@ fn run(seed: u64) {
                     check(&gone, &history, false);
                 }
             }
-            10..14 => {
+            10..12 => {
                 store
                     .mvcc
                     .sync_watchers(1 + chance.below(30) as usize)
                     .unwrap();
+            }
+            12 => {
+                // A round, with other things before and after its reading.
+                rounds.extend(Round::begin(&store.mvcc).map(|round| (round, None)));
+            }
+            13 if !rounds.is_empty() => {
+                let (mut round, read) =
+                    rounds.swap_remove(chance.below(rounds.len() as u64) as usize);
+                match read {
+                    None => {
+                        let read = round.read(&store.mvcc, 1 + chance.below(30) as usize);
+                        rounds.push((round, Some(read)));
+                    }
+                    Some(read) => {
+                        round.finish(&store.mvcc, read).unwrap();
+                    }
+                }
             }
             14 => streams[chance.below(3) as usize].0.request_progress(),
             15 if chance.below(6) == 0 => {
@@ -582,6 +666,10 @@ fn run(seed: u64) {
                 }
             }
         }
+    }
+    for (mut round, read) in rounds {
+        let read = read.unwrap_or_else(|| round.read(&store.mvcc, 30));
+        round.finish(&store.mvcc, read).unwrap();
     }
     // In the end everyone has everything.
     for _ in 0..2000 {
