@@ -31,7 +31,7 @@ pub fn bootstrap_entries(membership: &Membership) -> Vec<Entry> {
 pub fn adopt_ids(
     local: &mut Membership,
     running: &Membership,
-    same_urls: &mut dyn FnMut(&[String], &[String]) -> Result<bool, String>,
+    mut same_urls: impl FnMut(&[String], &[String]) -> Result<bool, String>,
 ) -> Result<(), Error> {
     let mut members: Vec<Member> = local.members().cloned().collect();
     let count = running.members().count();

@@ -185,6 +185,9 @@ pub fn decode_conf_state(bytes: &[u8]) -> Result<ConfState, Error> {
 }
 
 fn member_of(value: &Value, what: &'static str) -> Result<Member, Error> {
+    if !value.is_object() && !value.is_null() {
+        return Err(bad(what, "not an object"));
+    }
     let id = match field(value, "id") {
         None | Some(Value::Null) => 0,
         Some(id) => id.as_u64().ok_or_else(|| bad(what, "id is no number"))?,

@@ -35,7 +35,7 @@ pub(crate) type Members = (BTreeMap<MemberId, Member>, BTreeSet<MemberId>);
 
 pub(crate) fn load_members(view: &View) -> Result<Members, Error> {
     let mut members = BTreeMap::new();
-    for_each(view, Bucket::Members, &mut |key, value| {
+    for_each(view, Bucket::Members, |key, value| {
         let id = member_id_of("members", key)?;
         let mut member = json::decode_member(value)?;
         // The key is the ID; the JSON of very old members has none.
@@ -46,7 +46,7 @@ pub(crate) fn load_members(view: &View) -> Result<Members, Error> {
         Ok(())
     })?;
     let mut removed = BTreeSet::new();
-    for_each(view, Bucket::MembersRemoved, &mut |key, _| {
+    for_each(view, Bucket::MembersRemoved, |key, _| {
         removed.insert(member_id_of("members_removed", key)?);
         Ok(())
     })?;
@@ -121,7 +121,7 @@ pub fn save_conf_state(writer: &mut Writer, state: &ConfState) {
 pub fn clear_members(view: &View, writer: &mut Writer) -> Result<(), Error> {
     for bucket in [Bucket::Members, Bucket::MembersRemoved] {
         let mut keys = Vec::new();
-        for_each(view, bucket, &mut |key, _| {
+        for_each(view, bucket, |key, _| {
             keys.push(key.to_vec());
             Ok(())
         })?;
@@ -232,7 +232,7 @@ fn get(view: &View, bucket: Bucket, key: &[u8]) -> Result<Option<Bytes>, Error> 
 fn for_each(
     view: &View,
     bucket: Bucket,
-    each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut result = Ok(());
     view.scan(bucket, &[], None, &mut |key, value| {
