@@ -131,7 +131,7 @@ impl Applier {
             if is_conf_change {
                 let (request_id, result) = conf::replay(&self.cluster.get(), entry);
                 outcome.request_id = request_id;
-                outcome.conf_change = Some(result);
+                outcome.conf_change = Some(Box::new(result));
             }
             return Ok(outcome);
         }
@@ -141,7 +141,7 @@ impl Applier {
                 .cluster
                 .update(|membership| conf::apply(membership, entry, writer));
             outcome.request_id = request_id;
-            outcome.conf_change = Some(result);
+            outcome.conf_change = Some(Box::new(result));
         } else if entry.data.is_empty() {
             outcome.hints = Hints {
                 first_in_term: true,

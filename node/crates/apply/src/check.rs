@@ -240,3 +240,47 @@ impl<'a> Ranges<'a> {
         Some((begin, *end))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seams::{Rng, SeededRng};
+
+    /// etcd's own answers to whole transactions are in `tests/replay.rs`; here the set of
+    /// ranges alone, with many more of them.
+    #[test]
+    fn merged_ranges_hold_what_the_single_ones_hold() {
+        let mut rng = SeededRng::new(7);
+        let keys: Vec<Vec<u8>> = (0..16u8)
+            .flat_map(|first| [vec![first], vec![first, 0], vec![first, 1]])
+            .collect();
+        for round in 0..400 {
+            let mut merged = Ranges::default();
+            let mut single = Vec::new();
+            for _ in 0..rng.below(12) {
+                let begin = &keys[rng.below(48) as usize];
+                let end: &[u8] = match rng.below(4) {
+                    0 => &[],
+                    1 => b"\0",
+                    _ => &keys[rng.below(48) as usize],
+                };
+                merged.insert(begin, end);
+                single.push((begin, end));
+            }
+            for key in &keys {
+                let expected = single.iter().any(|(begin, end)| {
+                    if end.is_empty() {
+                        key == *begin
+                    } else {
+                        key >= *begin && &key[..] < *end
+                    }
+                });
+                assert_eq!(
+                    merged.contains(key),
+                    expected,
+                    "round {round}: {key:?} in {single:?}"
+                );
+            }
+        }
+    }
+}

@@ -42,6 +42,8 @@ mod legacy;
 mod outcome;
 pub mod quota;
 mod request;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 pub use alarm::Alarms;

@@ -18,7 +18,7 @@ pub struct Outcome {
     /// The answer to who waits. `None`: there is nothing to answer.
     pub result: Option<Result<Response, api::Error>>,
     /// What a conf change came to.
-    pub conf_change: Option<ConfResult>,
+    pub conf_change: Option<Box<ConfResult>>,
     /// What else follows.
     pub hints: Hints,
     /// An entry that means nothing here and was passed over, in words for the log.
