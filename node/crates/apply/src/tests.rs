@@ -177,6 +177,19 @@ fn a_full_store_asks_for_the_alarm_once_and_then_refuses() {
         Some("1"),
         "members with room did it, so it is done"
     );
+    let nested = pb::RequestOp {
+        request: Some(Request::RequestPut(put("t", "1"))),
+    };
+    let txn = InternalRaftRequest {
+        txn: Some(pb::TxnRequest {
+            success: vec![nested],
+            ..pb::TxnRequest::default()
+        }),
+        ..InternalRaftRequest::default()
+    };
+    let outcome = node.request(txn.clone());
+    assert_eq!(error(&outcome), Some(api::Error::NoSpace));
+    assert!(outcome.hints.raise_no_space && node.value("t").is_some());
     let grant = InternalRaftRequest {
         lease_grant: Some(pb::LeaseGrantRequest { id: 5, ttl: 60 }),
         ..InternalRaftRequest::default()
@@ -191,6 +204,9 @@ fn a_full_store_asks_for_the_alarm_once_and_then_refuses() {
     assert!(!outcome.hints.raise_no_space);
     assert_eq!(node.value("b"), None);
     assert_eq!(error(&node.request(grant)), Some(api::Error::NoSpace));
+    let revision = node.applier.mvcc().revision();
+    assert_eq!(error(&node.request(txn)), Some(api::Error::NoSpace));
+    assert_eq!(node.applier.mvcc().revision(), revision);
     // What frees space is still done.
     let delete = pb::DeleteRangeRequest {
         key: "a".into(),
