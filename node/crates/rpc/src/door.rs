@@ -1,0 +1,239 @@
+//! The door: every request of the client port comes in here, is checked for what concerns all of
+//! them (method, metadata, learner), and goes to its handler. Handlers are `async fn` from
+//! message to message; they know the member and the lane, no HTTP.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::etcdserverpb as pb;
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
+use prost::Message;
+use server::Member;
+use server::lane::Lane;
+
+use crate::grpc::{self, Messages, ReplyBody, Status};
+use crate::{cluster, health, kv, lease, maintenance, watch};
+
+/// What a request may carry beside the largest raft request (etcd `grpcOverheadBytes`).
+const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// The rpc part of the configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `--max-request-bytes`
+    pub max_request_bytes: usize,
+    /// `--max-txn-ops`
+    pub max_txn_ops: usize,
+    /// `--max-concurrent-streams`
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-interval`
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`
+    pub keepalive_timeout: Duration,
+    /// `--watch-progress-notify-interval`
+    pub watch_progress_notify_interval: Duration,
+}
+
+impl Config {
+    /// The largest message a client may send.
+    pub fn message_bytes_max(&self) -> usize {
+        self.max_request_bytes + GRPC_OVERHEAD_BYTES
+    }
+}
+
+/// One runtime's door.
+pub struct Door {
+    /// the member
+    pub member: Arc<Member>,
+    /// this runtime's lane
+    pub lane: Arc<Lane>,
+    /// limits
+    pub config: Config,
+}
+
+/// What the metadata of a call said.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Call {
+    /// `hasleader: true`: the client wants to hear when there is no leader
+    pub require_leader: bool,
+}
+
+impl Door {
+    /// Answers one request.
+    pub async fn call(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ReplyBody>, Infallible> {
+        let is_grpc = request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if !is_grpc {
+            return Ok(health::answer(&self, request).await);
+        }
+        Ok(match self.grpc(request).await {
+            Ok(response) => response,
+            Err(status) => grpc::error_response(&status),
+        })
+    }
+
+    async fn grpc(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<ReplyBody>, Status> {
+        let (head, body) = request.into_parts();
+        let call = read_metadata(&head.headers)?;
+        let messages =
+            Messages::new(body, head.headers.get("grpc-encoding"), self.config.message_bytes_max())?;
+        let (service, method) =
+            head.uri.path().trim_start_matches('/').split_once('/').unwrap_or_default();
+        let door = self;
+        Ok(match (service, method) {
+            ("etcdserverpb.KV", method) => match method {
+                "Range" => door.unary(call, messages, kv::range).await,
+                "Put" => door.unary(call, messages, kv::put).await,
+                "DeleteRange" => door.unary(call, messages, kv::delete_range).await,
+                "Txn" => door.unary(call, messages, kv::txn).await,
+                "Compact" => door.unary(call, messages, kv::compact).await,
+                "RangeStream" => kv::range_stream(door, call, messages).await?,
+                _ => return Err(Status::unknown_method(service, method)),
+            },
+            ("etcdserverpb.Watch", "Watch") => watch::watch(door, call, messages)?,
+            ("etcdserverpb.Lease", method) => match method {
+                "LeaseGrant" => door.unary(call, messages, lease::grant).await,
+                "LeaseRevoke" => door.unary(call, messages, lease::revoke).await,
+                "LeaseTimeToLive" => door.unary(call, messages, lease::time_to_live).await,
+                "LeaseLeases" => door.unary(call, messages, lease::leases).await,
+                "LeaseKeepAlive" => lease::keep_alive(door, call, messages)?,
+                _ => return Err(Status::unknown_method(service, method)),
+            },
+            ("etcdserverpb.Cluster", method) => match method {
+                "MemberAdd" => door.unary(call, messages, cluster::add).await,
+                "MemberRemove" => door.unary(call, messages, cluster::remove).await,
+                "MemberUpdate" => door.unary(call, messages, cluster::update).await,
+                "MemberList" => door.unary(call, messages, cluster::list).await,
+                "MemberPromote" => door.unary(call, messages, cluster::promote).await,
+                _ => return Err(Status::unknown_method(service, method)),
+            },
+            ("etcdserverpb.Maintenance", method) => match method {
+                "Alarm" => door.unary(call, messages, maintenance::alarm).await,
+                "Status" => door.unary(call, messages, maintenance::status).await,
+                "Defragment" => door.unary(call, messages, maintenance::defragment).await,
+                "Hash" => door.unary(call, messages, maintenance::hash).await,
+                "HashKV" => door.unary(call, messages, maintenance::hash_kv).await,
+                "MoveLeader" => door.unary(call, messages, maintenance::move_leader).await,
+                "Snapshot" => maintenance::snapshot(door, call, messages).await?,
+                _ => return Err(Status::unknown_method(service, method)),
+            },
+            ("grpc.health.v1.Health", method) => match method {
+                "Check" => door.unary(call, messages, maintenance::health_check).await,
+                "Watch" => maintenance::health_watch(door, messages).await?,
+                _ => return Err(Status::unknown_method(service, method)),
+            },
+            _ => return Err(Status::unknown_service(service)),
+        })
+    }
+
+    async fn unary<Q, R, F, H>(self: Arc<Self>, call: Call, messages: Messages, handler: H) -> Response<ReplyBody>
+    where
+        Q: Message + Default + ForLearner,
+        R: Message,
+        F: Future<Output = Result<R, Status>>,
+        H: FnOnce(Arc<Self>, Q) -> F,
+    {
+        let request: Q = match messages.only().await {
+            Ok(request) => request,
+            Err(status) => return grpc::error_response(&status),
+        };
+        if let Err(error) = self.admit(call, request.served_by_learner()) {
+            return grpc::error_response(&error.into());
+        }
+        grpc::unary_response(handler(self, request).await)
+    }
+
+    /// What etcd's interceptors ask of every call.
+    pub fn admit(&self, call: Call, learner_may: bool) -> Result<(), api::Error> {
+        if !learner_may && self.member.is_learner() {
+            return Err(api::Error::NotSupportedForLearner);
+        }
+        if call.require_leader && self.member.leader() == 0 {
+            return Err(api::Error::NoLeader);
+        }
+        Ok(())
+    }
+
+    /// A response header at the given revision.
+    pub fn header(&self, revision: i64) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.member.cluster_id(),
+            member_id: self.member.id().0,
+            revision,
+            raft_term: self.member.term(),
+        }
+    }
+
+    /// Fills a header that a room made: ids and term; the revision stays.
+    pub fn fill(&self, header: &mut Option<pb::ResponseHeader>) {
+        let revision = header.as_ref().map_or(0, |header| header.revision);
+        *header = Some(self.header(revision));
+    }
+}
+
+fn read_metadata(headers: &HeaderMap) -> Result<Call, Status> {
+    if let Some(version) = headers.get("client-api-version")
+        && std::str::from_utf8(version.as_bytes()).is_err()
+    {
+        return Err(api::Error::InvalidClientApiVersion.into());
+    }
+    let require_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+    Ok(Call { require_leader })
+}
+
+/// Whether a learner answers this request (etcd `isRPCSupportedForLearner`).
+pub trait ForLearner {
+    /// True for Status and for serializable ranges.
+    fn served_by_learner(&self) -> bool {
+        false
+    }
+}
+
+impl ForLearner for pb::RangeRequest {
+    fn served_by_learner(&self) -> bool {
+        self.serializable
+    }
+}
+
+impl ForLearner for pb::StatusRequest {
+    fn served_by_learner(&self) -> bool {
+        true
+    }
+}
+
+macro_rules! voters_only {
+    ($($message:ty),* $(,)?) => { $(impl ForLearner for $message {})* };
+}
+
+voters_only!(
+    pb::PutRequest,
+    pb::DeleteRangeRequest,
+    pb::TxnRequest,
+    pb::CompactionRequest,
+    pb::LeaseGrantRequest,
+    pb::LeaseRevokeRequest,
+    pb::LeaseTimeToLiveRequest,
+    pb::LeaseLeasesRequest,
+    pb::MemberAddRequest,
+    pb::MemberRemoveRequest,
+    pb::MemberUpdateRequest,
+    pb::MemberListRequest,
+    pb::MemberPromoteRequest,
+    pb::AlarmRequest,
+    pb::DefragmentRequest,
+    pb::HashRequest,
+    pb::HashKvRequest,
+    pb::MoveLeaderRequest,
+    api::health::HealthCheckRequest,
+);

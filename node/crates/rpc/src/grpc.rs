@@ -1,0 +1,387 @@
+//! gRPC over HTTP/2, the part of it that a server needs: length-prefixed messages, status in
+//! trailers, gzip on the way in. hyper does the HTTP/2; handlers see prost messages and
+//! [`Status`], nothing else, so that a leaner HTTP/2 can take the place of hyper's later.
+//!
+//! ```text
+//! request  = headers (path, content-type) · message* · end
+//! message  = 1 byte compressed? · 4 bytes length, big endian · protobuf
+//! response = headers · message* · trailers (grpc-status, grpc-message)
+//! ```
+//!
+//! Texts of the framing's own errors are grpc-go's, since clients of etcd meet them there.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use api::Code;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use prost::Message;
+use tokio::sync::mpsc;
+
+/// Bytes before each message.
+const PREFIX_BYTES: usize = 5;
+
+/// A failed call: code and text as the client sees them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// the gRPC code
+    pub code: Code,
+    /// the text, byte for byte
+    pub message: String,
+}
+
+impl Status {
+    /// A status of the given code and text.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// As grpc-go answers a method it does not have.
+    pub fn unknown_method(service: &str, method: &str) -> Self {
+        Self::new(Code::Unimplemented, format!("unknown method {method} for service {service}"))
+    }
+
+    /// As grpc-go answers a service it does not have.
+    pub fn unknown_service(service: &str) -> Self {
+        Self::new(Code::Unimplemented, format!("unknown service {service}"))
+    }
+
+    fn write_to(&self, headers: &mut HeaderMap) {
+        headers.insert(GRPC_STATUS, HeaderValue::from(self.code as i32));
+        if !self.message.is_empty() {
+            let text = percent_encode(&self.message);
+            headers.insert(
+                GRPC_MESSAGE,
+                HeaderValue::from_str(&text).expect("percent-encoded text is printable ASCII"),
+            );
+        }
+    }
+}
+
+impl From<api::Error> for Status {
+    fn from(error: api::Error) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// gRPC's percent-encoding: space to `~` except `%` stay.
+fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (0x20..=0x7e).contains(&byte) && byte != b'%' {
+            out.push(byte as char);
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Every response body of the client port.
+pub enum ReplyBody {
+    /// One gRPC message and its trailers.
+    Unary {
+        /// prefix and message
+        data: Option<Bytes>,
+        /// `grpc-status`
+        trailers: Option<HeaderMap>,
+    },
+    /// Plain HTTP.
+    Full(Option<Bytes>),
+    /// gRPC messages as they come, then the status.
+    Stream(mpsc::Receiver<Outgoing>),
+}
+
+/// What a stream's handler sends.
+pub enum Outgoing {
+    /// prefix and message, see [`encode`]
+    Message(Bytes),
+    /// the end of the stream
+    End(Result<(), Status>),
+}
+
+impl http_body::Body for ReplyBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Unary { data, trailers } => Poll::Ready(match data.take() {
+                Some(data) => Some(Ok(Frame::data(data))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            }),
+            Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Self::Stream(receiver) => match receiver.poll_recv(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Outgoing::Message(data))) => {
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Poll::Ready(Some(Outgoing::End(result))) => {
+                    let trailers = trailers(result);
+                    *self = Self::Full(None);
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+                // The handler went away without a word: the member is stopping.
+                Poll::Ready(None) => {
+                    let trailers = trailers(Err(api::Error::Stopped.into()));
+                    *self = Self::Full(None);
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Unary { data, trailers } => data.is_none() && trailers.is_none(),
+            Self::Full(data) => data.is_none(),
+            Self::Stream(_) => false,
+        }
+    }
+}
+
+fn trailers(result: Result<(), Status>) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    match result {
+        Ok(()) => {
+            trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+        }
+        Err(status) => status.write_to(&mut trailers),
+    }
+    trailers
+}
+
+/// A message with its prefix, ready to be sent.
+pub fn encode(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut buffer = BytesMut::with_capacity(PREFIX_BYTES + length);
+    buffer.put_u8(0);
+    buffer.put_u32(length as u32);
+    message.encode(&mut buffer).expect("the buffer has the message's length");
+    buffer.freeze()
+}
+
+/// The answer of a unary call.
+pub fn unary_response(result: Result<impl Message, Status>) -> Response<ReplyBody> {
+    match result {
+        Ok(message) => {
+            let body =
+                ReplyBody::Unary { data: Some(encode(&message)), trailers: Some(trailers(Ok(()))) };
+            with_grpc_headers(body)
+        }
+        Err(status) => error_response(&status),
+    }
+}
+
+/// A response without messages: the status stands in the headers.
+pub fn error_response(status: &Status) -> Response<ReplyBody> {
+    let mut response = with_grpc_headers(ReplyBody::Full(None));
+    status.write_to(response.headers_mut());
+    response
+}
+
+/// The answer of a streaming call; the handler keeps the sender.
+pub fn stream_response(receiver: mpsc::Receiver<Outgoing>) -> Response<ReplyBody> {
+    with_grpc_headers(ReplyBody::Stream(receiver))
+}
+
+fn with_grpc_headers(body: ReplyBody) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    response
+}
+
+/// Reads the messages of a request body.
+pub struct Messages {
+    body: Incoming,
+    buffer: BytesMut,
+    gzip: bool,
+    message_bytes_max: usize,
+}
+
+impl Messages {
+    /// `encoding` is the request's `grpc-encoding`.
+    pub fn new(
+        body: Incoming,
+        encoding: Option<&HeaderValue>,
+        message_bytes_max: usize,
+    ) -> Result<Self, Status> {
+        let gzip = match encoding.map(HeaderValue::as_bytes) {
+            None | Some(b"identity" | b"") => false,
+            Some(b"gzip") => true,
+            Some(other) => {
+                return Err(Status::new(
+                    Code::Unimplemented,
+                    format!(
+                        "grpc: Decompressor is not installed for grpc-encoding {:?}",
+                        String::from_utf8_lossy(other)
+                    ),
+                ));
+            }
+        };
+        Ok(Self { body, buffer: BytesMut::new(), gzip, message_bytes_max })
+    }
+
+    /// The next message; `None` at the end of the request.
+    pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+        loop {
+            if let Some(payload) = self.take_buffered()? {
+                return decode(payload).map(Some);
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    // The usual case: one frame holds one whole message, which is then not copied.
+                    if self.buffer.is_empty() {
+                        if let Some(payload) = self.whole(&data)? {
+                            return decode(payload).map(Some);
+                        }
+                    }
+                    self.buffer.extend_from_slice(&data);
+                }
+                Some(Err(error)) => {
+                    return Err(Status::new(Code::Canceled, format!("context canceled: {error}")));
+                }
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Status::new(Code::Internal, "unexpected EOF")),
+            }
+        }
+    }
+
+    /// The only message of a unary request.
+    pub async fn only<M: Message + Default>(mut self) -> Result<M, Status> {
+        let message = match self.next().await? {
+            Some(message) => message,
+            None => return Err(Status::new(Code::Internal, "unexpected EOF")),
+        };
+        while !self.body.is_end_stream() {
+            match self.body.frame().await {
+                Some(Ok(frame)) if frame.data_ref().is_none_or(|data| data.is_empty()) => {}
+                Some(Ok(_)) => {
+                    return Err(Status::new(
+                        Code::Internal,
+                        "cardinality violation: received multiple request messages for unary call",
+                    ));
+                }
+                Some(Err(error)) => {
+                    return Err(Status::new(Code::Canceled, format!("context canceled: {error}")));
+                }
+                None => break,
+            }
+        }
+        Ok(message)
+    }
+
+    /// The payload of `data` if that is exactly one message.
+    fn whole(&self, data: &Bytes) -> Result<Option<Bytes>, Status> {
+        if data.len() < PREFIX_BYTES {
+            return Ok(None);
+        }
+        let length = self.checked_length(&data[..PREFIX_BYTES])?;
+        if data.len() != PREFIX_BYTES + length {
+            return Ok(None);
+        }
+        self.payload(data[0], data.slice(PREFIX_BYTES..)).map(Some)
+    }
+
+    fn take_buffered(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.buffer.len() < PREFIX_BYTES {
+            return Ok(None);
+        }
+        let length = self.checked_length(&self.buffer[..PREFIX_BYTES])?;
+        if self.buffer.len() < PREFIX_BYTES + length {
+            self.buffer.reserve(PREFIX_BYTES + length - self.buffer.len());
+            return Ok(None);
+        }
+        let compressed = self.buffer[0];
+        self.buffer.advance(PREFIX_BYTES);
+        let payload = self.buffer.split_to(length).freeze();
+        self.payload(compressed, payload).map(Some)
+    }
+
+    fn checked_length(&self, mut prefix: &[u8]) -> Result<usize, Status> {
+        prefix.advance(1);
+        let length = prefix.get_u32() as usize;
+        if length > self.message_bytes_max {
+            return Err(self.too_large(length));
+        }
+        Ok(length)
+    }
+
+    fn too_large(&self, length: usize) -> Status {
+        Status::new(
+            Code::ResourceExhausted,
+            format!(
+                "grpc: received message larger than max ({length} vs. {})",
+                self.message_bytes_max
+            ),
+        )
+    }
+
+    fn payload(&self, compressed: u8, payload: Bytes) -> Result<Bytes, Status> {
+        match (compressed, self.gzip) {
+            (0, _) => Ok(payload),
+            (1, true) => self.gunzip(&payload),
+            (1, false) => Err(Status::new(
+                Code::Internal,
+                "grpc: compressed flag set with identity or empty encoding",
+            )),
+            (other, _) => Err(Status::new(
+                Code::Internal,
+                format!("grpc: received unexpected payload format {other}"),
+            )),
+        }
+    }
+
+    fn gunzip(&self, payload: &[u8]) -> Result<Bytes, Status> {
+        use std::io::Read as _;
+        let mut out = Vec::new();
+        // One byte past the limit tells "too large" from "just fits".
+        let limit = self.message_bytes_max as u64 + 1;
+        flate2::read::GzDecoder::new(payload).take(limit).read_to_end(&mut out).map_err(|error| {
+            Status::new(
+                Code::Internal,
+                format!("grpc: failed to decompress the received message: {error}"),
+            )
+        })?;
+        if out.len() > self.message_bytes_max {
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!(
+                    "grpc: received message after decompression larger than max {}",
+                    self.message_bytes_max
+                ),
+            ));
+        }
+        Ok(out.into())
+    }
+}
+
+fn decode<M: Message + Default>(payload: Bytes) -> Result<M, Status> {
+    M::decode(payload).map_err(|error| {
+        Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_percent_encoded_as_grpc_says() {
+        assert_eq!(percent_encode("etcdserver: key is not provided"), "etcdserver: key is not provided");
+        assert_eq!(percent_encode("50% of ü\n"), "50%25 of %C3%BC%0A");
+    }
+}

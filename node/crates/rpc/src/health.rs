@@ -1,0 +1,179 @@
+//! Plain HTTP on the client port: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
+//! Answers are etcd's, byte for byte (etcd `etcdhttp/health.go`, `version.go`).
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+
+use crate::door::Door;
+use crate::grpc::ReplyBody;
+
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// One check behind `/livez` and `/readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    DataCorruption,
+    SerializableRead,
+    LinearizableRead,
+    NonLearner,
+}
+
+const LIVEZ: &[Check] = &[Check::SerializableRead];
+const READYZ: &[Check] =
+    &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+
+impl Check {
+    fn name(self) -> &'static str {
+        match self {
+            Self::DataCorruption => "data_corruption",
+            Self::SerializableRead => "serializable_read",
+            Self::LinearizableRead => "linearizable_read",
+            Self::NonLearner => "non_learner",
+        }
+    }
+
+    async fn run(self, door: &Door) -> Result<(), String> {
+        match self {
+            Self::DataCorruption => {
+                if door.member.state().alarms.is_raised(api::etcdserverpb::AlarmType::Corrupt) {
+                    return Err("alarm activated: CORRUPT".into());
+                }
+                Ok(())
+            }
+            // A read of our own state needs nothing but a process that answers.
+            Self::SerializableRead => Ok(()),
+            Self::LinearizableRead => {
+                door.lane.linearizable_read().await.map_err(|error| error.to_string())
+            }
+            Self::NonLearner => {
+                if door.member.is_learner() {
+                    return Err("not supported for learner".into());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Answers a request that is not gRPC.
+pub async fn answer<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> {
+    let path = request.uri().path();
+    let query = request.uri().query().unwrap_or("");
+    let get = request.method() == Method::GET;
+    match path {
+        "/version" | "/health" | "/metrics" | "/livez" | "/readyz" if !get => method_not_allowed(),
+        "/version" => {
+            let mut response = plain(StatusCode::OK, door.member.version_json());
+            response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+            response
+        }
+        "/health" => health(door, query).await,
+        "/metrics" => plain(StatusCode::OK, door.member.metrics_text()),
+        "/livez" => checks(door, LIVEZ, query).await,
+        "/readyz" => checks(door, READYZ, query).await,
+        _ => {
+            let single = [("/livez/", LIVEZ), ("/readyz/", READYZ)].iter().find_map(|(root, all)| {
+                let name = path.strip_prefix(root)?;
+                all.iter().find(|check| check.name() == name)
+            });
+            match single {
+                Some(_) if !get => method_not_allowed(),
+                Some(check) => checks(door, &[*check], query).await,
+                None => error(StatusCode::NOT_FOUND, "404 page not found"),
+            }
+        }
+    }
+}
+
+fn values<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    query.split('&').filter_map(move |pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+async fn health(door: &Door, query: &str) -> Response<ReplyBody> {
+    let serializable = values(query, "serializable").next() == Some("true");
+    let excluded: Vec<&str> = values(query, "exclude").filter(|v| !v.is_empty()).collect();
+    let reason = health_failure(door, serializable, &excluded).await;
+    let healthy = reason.is_none();
+    door.member.count_health(healthy);
+    let body = serde_json::json!({
+        "health": if healthy { "true" } else { "false" },
+        "reason": reason.unwrap_or_default(),
+    })
+    .to_string();
+    if healthy {
+        plain(StatusCode::OK, body)
+    } else {
+        tracing::warn!(output = body, "/health error");
+        error(StatusCode::SERVICE_UNAVAILABLE, &body)
+    }
+}
+
+async fn health_failure(door: &Door, serializable: bool, excluded: &[&str]) -> Option<String> {
+    for alarm in door.member.state().alarms.get(0) {
+        let name = alarm.alarm().as_str_name();
+        if !excluded.contains(&name) {
+            return Some(match name {
+                "NOSPACE" | "CORRUPT" => format!("ALARM {name}"),
+                _ => "ALARM UNKNOWN".to_owned(),
+            });
+        }
+    }
+    if !serializable {
+        if door.member.leader() == 0 {
+            return Some("RAFT NO LEADER".to_owned());
+        }
+        if let Err(error) = door.lane.linearizable_read().await {
+            return Some(format!("RANGE ERROR:{error}"));
+        }
+    }
+    None
+}
+
+async fn checks(door: &Door, all: &[Check], query: &str) -> Response<ReplyBody> {
+    let excluded: Vec<&str> = values(query, "exclude").collect();
+    let verbose = values(query, "verbose").next().is_some();
+    let mut lines = String::new();
+    let mut failed = false;
+    for check in all.iter().filter(|check| !excluded.contains(&check.name())) {
+        match check.run(door).await {
+            Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name())),
+            Err(why) => {
+                failed = true;
+                lines.push_str(&format!("[-]{} failed: {why}\n", check.name()));
+            }
+        }
+    }
+    if failed {
+        tracing::error!(reason = lines, "health check error");
+        return error(StatusCode::SERVICE_UNAVAILABLE, &lines);
+    }
+    let body = if verbose { format!("{lines}ok\n") } else { "ok\n".to_owned() };
+    let mut response = plain(StatusCode::OK, body);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    response
+}
+
+fn plain(status: StatusCode, body: String) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::Full(Some(Bytes::from(body))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, PLAIN);
+    response
+}
+
+/// Go's `http.Error`: the text, a newline, and `nosniff`.
+fn error(status: StatusCode, text: &str) -> Response<ReplyBody> {
+    let mut response = plain(status, format!("{text}\n"));
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    response
+}
+
+fn method_not_allowed() -> Response<ReplyBody> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+}

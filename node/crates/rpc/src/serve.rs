@@ -1,0 +1,138 @@
+//! Sockets and runtimes of the client port.
+//!
+//! One current-thread runtime per serving core. A listener is bound once, without
+//! `SO_REUSEPORT`, so that a port in use stays an error; its descriptor is duplicated into each
+//! runtime, and a connection stays with the runtime that accepted it. gRPC (HTTP/2 with prior
+//! knowledge) and HTTP/1.1 share the port.
+
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::coalesce::Coalesce;
+use crate::door::Door;
+
+/// Connections waiting to be accepted; beyond it the kernel refuses.
+const LISTEN_BACKLOG: i32 = 1024;
+
+/// HTTP/2 receive window of one stream and of one connection. They bound what one client can
+/// make us hold: a request of the default size limit needs a few round trips, no more.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// What one stream may hold of unsent answer bytes.
+const SEND_BUFFER_BYTES_MAX: usize = 512 * 1024;
+
+/// A header list larger than this is refused, as by grpc-go's server default.
+const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// After a failed accept (out of descriptors) we wait this long and go on.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Settings of the connections.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    /// `--max-concurrent-streams`
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-interval`, zero: off
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`
+    pub keepalive_timeout: Duration,
+}
+
+/// Binds one address; a port in use is an error that names it.
+pub fn bind(address: SocketAddr, reuse_port: bool) -> std::io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // As Go's net package: a port in TIME_WAIT can be bound, one that is listened on cannot.
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Accepts on `listener` in the current runtime until `stop` turns true; then no new connection
+/// is taken, open ones are told to go away and get `grace` to finish.
+pub async fn serve(
+    listener: StdListener,
+    door: Arc<Door>,
+    connections: Connections,
+    mut stop: watch::Receiver<bool>,
+    grace: Duration,
+) -> std::io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(connections.max_concurrent_streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .keep_alive_interval(
+            (!connections.keepalive_interval.is_zero()).then_some(connections.keepalive_interval),
+        )
+        .keep_alive_timeout(connections.keepalive_timeout);
+    builder.http1().timer(TokioTimer::new()).keep_alive(true);
+    let builder = Arc::new(builder);
+    let tasks = tokio_util::task::TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => break,
+        };
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a client connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
+        }
+        let (builder, door, mut stop) = (builder.clone(), door.clone(), stop.clone());
+        tasks.spawn(async move {
+            let service = hyper::service::service_fn(move |request| door.clone().call(request));
+            let connection =
+                builder.serve_connection(Coalesce::new(TokioIo::new(socket)), service);
+            tokio::pin!(connection);
+            let result = tokio::select! {
+                result = connection.as_mut() => result,
+                () = stopped(&mut stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    match tokio::time::timeout(grace, connection.as_mut()).await {
+                        Ok(result) => result,
+                        Err(_) => return,
+                    }
+                }
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, %peer, "client connection ended");
+            }
+        });
+    }
+    drop(listener);
+    tasks.close();
+    let _ = tokio::time::timeout(grace, tasks.wait()).await;
+    Ok(())
+}
+
+/// Ends when `stop` turns true, or nobody can turn it any more.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,328 @@
+//! The applier: one thread that turns committed entries into state, first in, first out
+//! (promise 3), and answers who waits.
+//!
+//! It takes a batch, applies it entry by entry, publishes the applied index, and hands the
+//! results to the lanes: one list and one wake per lane. Work that may wait — compaction,
+//! snapshots of our own — is done in small steps between batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use apply::Response;
+use mvcc::{COMPACT_STEP_RECORDS, CompactStep, HASH_STEP_RECORDS};
+use parking_lot::{Condvar, Mutex};
+use raftnode::ConfResult;
+use raftpb::{Entry, Snapshot};
+use seams::Clock;
+
+use crate::lane::{Lane, Reply};
+use crate::shared::Shared;
+use crate::snapshots::Snapshots;
+
+/// Jobs that wait for the applier. Beyond it the raft loop keeps them in its own queue.
+const JOBS_MAX: usize = 1024;
+
+/// While a compaction runs and nothing is to be applied, the applier looks after it this often.
+const COMPACTION_POLL: Duration = Duration::from_millis(1);
+
+/// Work for the applier, in order.
+#[derive(Debug)]
+pub enum Job {
+    /// committed entries
+    Entries(Vec<Entry>),
+    /// A snapshot of the leader's, whose database has been received.
+    Install(Snapshot),
+    /// A read round that waits for this index.
+    Read {
+        /// the lane that asked
+        lane: u8,
+        /// its round
+        round: u64,
+        /// what must be applied first
+        index: u64,
+    },
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    stop: bool,
+    sleeping: bool,
+}
+
+/// The lane to the applier.
+#[derive(Default)]
+pub struct ApplierInbox {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+impl ApplierInbox {
+    /// Queues a job; gives it back when the lane is full.
+    pub fn try_push(&self, job: Job) -> Result<(), Job> {
+        let mut queue = self.queue.lock();
+        if queue.jobs.len() >= JOBS_MAX {
+            return Err(job);
+        }
+        queue.jobs.push_back(job);
+        self.wake_up(queue);
+        Ok(())
+    }
+
+    /// Ends the applier after what is queued.
+    pub fn stop(&self) {
+        let mut queue = self.queue.lock();
+        queue.stop = true;
+        self.wake_up(queue);
+    }
+
+    /// Lets the applier look after its steps, also without a job.
+    pub fn nudge(&self) {
+        self.wake_up(self.queue.lock());
+    }
+
+    fn wake_up(&self, mut queue: parking_lot::MutexGuard<'_, Queue>) {
+        if queue.sleeping {
+            queue.sleeping = false;
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for jobs, at most `timeout`; false at the end.
+    fn take(&self, jobs: &mut VecDeque<Job>, timeout: Duration) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.jobs.is_empty() && !queue.stop {
+            queue.sleeping = true;
+            let _ = self.wake.wait_for(&mut queue, timeout);
+            queue.sleeping = false;
+        }
+        std::mem::swap(&mut queue.jobs, jobs);
+        !queue.stop || !jobs.is_empty()
+    }
+}
+
+/// The applier's own parts.
+pub struct ApplierLoop {
+    /// entry by entry
+    pub applier: apply::Applier,
+    /// what others see
+    pub shared: Arc<Shared>,
+    /// snapshots: when one of ours is due, and how a received one is put in place
+    pub snapshots: Snapshots,
+    /// for leases
+    pub clock: Arc<dyn Clock>,
+    /// `--warning-apply-duration`
+    pub warning: Duration,
+    /// by how much a new leader lengthens leases
+    pub election_timeout: Duration,
+    /// whose pool hashes compactions
+    pub runtime: tokio::runtime::Handle,
+    /// the cluster's version was set; look at it once a start, too
+    pub version_changed: bool,
+}
+
+impl ApplierLoop {
+    /// The thread's loop.
+    pub fn run(mut self, inbox: &ApplierInbox) {
+        let mut jobs = VecDeque::new();
+        let mut reads: Vec<(u64, u8, u64)> = Vec::new();
+        let mut replies: Vec<Vec<(u64, Reply)>> = Vec::new();
+        replies.resize_with(self.shared.lanes().len(), Vec::new);
+        loop {
+            let idle = if self.applier.mvcc().is_compacting() || self.snapshots.is_waiting() {
+                COMPACTION_POLL
+            } else {
+                Duration::from_secs(1)
+            };
+            if !inbox.take(&mut jobs, idle) {
+                return;
+            }
+            let mut conf_results = Vec::new();
+            for job in jobs.drain(..) {
+                let result = match job {
+                    Job::Entries(entries) => self.apply(&entries, &mut conf_results, &mut replies),
+                    Job::Install(snapshot) => self.install(&snapshot),
+                    Job::Read { lane, round, index } => {
+                        reads.push((index, lane, round));
+                        Ok(())
+                    }
+                };
+                if let Err(error) = result {
+                    self.shared.fatal(error);
+                    return;
+                }
+            }
+            self.publish(&mut conf_results, &mut replies, &mut reads);
+            if let Err(error) = self.steps() {
+                self.shared.fatal(error);
+                return;
+            }
+        }
+    }
+
+    fn apply(
+        &mut self,
+        entries: &[Entry],
+        conf_results: &mut Vec<ConfResult>,
+        replies: &mut [Vec<(u64, Reply)>],
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let now = self.clock.now();
+        for entry in entries {
+            let shared = &self.shared;
+            let outcome = self
+                .applier
+                .apply_entry(entry, &|id| shared.is_ours(id), now)
+                .map_err(|error| error.to_string())?;
+            self.follow(outcome, conf_results, replies);
+        }
+        let took = began.elapsed();
+        if took > self.warning {
+            self.shared.counters.slow_apply.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                entries = entries.len(), took_ms = took.as_millis() as u64,
+                expected_ms = self.warning.as_millis() as u64, "apply request took too long"
+            );
+        }
+        Ok(())
+    }
+
+    /// What follows from an entry, beside the state it changed.
+    fn follow(
+        &mut self,
+        outcome: apply::Outcome,
+        conf_results: &mut Vec<ConfResult>,
+        replies: &mut [Vec<(u64, Reply)>],
+    ) {
+        let apply::Outcome { index, request_id, result, conf_change, hints, ignored, .. } = outcome;
+        if let Some(why) = ignored {
+            tracing::warn!(index, why, "passed over an entry that means nothing");
+        }
+        let mut reply = result;
+        if let Some(change) = conf_change {
+            if let Some(error) = &change.refused {
+                tracing::warn!(index, %error, "a membership change was not valid when it was applied");
+            }
+            if change.applied.is_some() || outcome.replayed {
+                self.shared.membership_changed();
+            }
+            let valid = change.raft.node_id != 0;
+            conf_results.push(ConfResult { index, change: valid.then_some(change.raft) });
+            reply = Some(change.result.map(|_| Response::Empty));
+        }
+        if hints.first_in_term && self.shared.is_leader() {
+            self.applier.lessor().promote(self.election_timeout, self.clock.now());
+        }
+        if hints.force_snapshot {
+            self.snapshots.force();
+        }
+        if hints.version_changed {
+            self.version_changed = true;
+        }
+        if hints.compacting.is_some() {
+            self.hash_compaction();
+        }
+        let Some(reply) = reply else { return };
+        if hints.raise_no_space {
+            // The answer leaves when the alarm is applied, as in etcd.
+            self.shared.raise_no_space(request_id, reply);
+            return;
+        }
+        if let Some(lane) = Lane::of_id(self.shared.id.0, request_id)
+            && let Some(replies) = replies.get_mut(usize::from(lane))
+        {
+            replies.push((request_id, reply));
+        }
+    }
+
+    /// The hash of what a compaction removes is worked out beside the applier; deletions wait
+    /// for it.
+    fn hash_compaction(&self) {
+        let mvcc = self.applier.mvcc().clone();
+        let shared = self.shared.clone();
+        self.runtime.spawn_blocking(move || {
+            loop {
+                match mvcc.compaction_hash_step(HASH_STEP_RECORDS) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => {
+                        shared.fatal(format!("hashing before a compaction failed: {error}"));
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Positions first, then answers: whoever is answered finds them in place.
+    fn publish(
+        &mut self,
+        conf_results: &mut Vec<ConfResult>,
+        replies: &mut [Vec<(u64, Reply)>],
+        reads: &mut Vec<(u64, u8, u64)>,
+    ) {
+        let applied = self.applier.applied().index;
+        if applied > self.shared.applied() || !conf_results.is_empty() {
+            self.shared.set_applied(applied);
+            self.shared.inbox.applied(applied, conf_results);
+        }
+        for (lane, replies) in self.shared.lanes().iter().zip(replies) {
+            if !replies.is_empty() {
+                lane.push_replies(replies);
+            }
+        }
+        reads.retain(|&(index, lane, round)| {
+            if index > applied {
+                return true;
+            }
+            self.shared.lane(lane, |lane| lane.push_read(round, Ok(())));
+            false
+        });
+    }
+
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let applied = self.snapshots.install(&mut self.applier, snapshot, &self.shared)?;
+        self.shared.set_committed(applied);
+        self.shared.set_applied(applied);
+        self.shared.inbox.snapshot_installed(applied);
+        Ok(())
+    }
+
+    /// What can wait: a compaction's next records, a snapshot of our own, the schema's version.
+    fn steps(&mut self) -> Result<(), String> {
+        if self.applier.mvcc().is_compacting() {
+            let (mvcc, writer) = self.applier.mvcc_writer();
+            let step = mvcc
+                .compact_step(writer, COMPACT_STEP_RECORDS)
+                .map_err(|error| format!("compaction failed: {error}"))?;
+            writer.end_local();
+            if let CompactStep::Finished { hash, removed } = step {
+                tracing::info!(
+                    compact_revision = hash.revision, removed, hash = hash.hash,
+                    "finished scheduled compaction"
+                );
+                self.shared.compaction_finished(hash.revision);
+            }
+        }
+        if std::mem::take(&mut self.version_changed) {
+            self.migrate()?;
+        }
+        self.snapshots.step(self.applier.applied().index, &self.shared);
+        Ok(())
+    }
+
+    /// The database's schema follows the cluster's version (etcd `monitorStorageVersion`).
+    fn migrate(&mut self) -> Result<(), String> {
+        let Some(version) = self.applier.cluster().get().version().cloned() else { return Ok(()) };
+        let view = self.applier.backend().view();
+        let writer = self.applier.writer();
+        let now = membership::store::migrate(&view, writer, &version, None)
+            .map_err(|error| format!("migrating the database to version {version} failed: {error}"))?;
+        writer.end_local();
+        tracing::info!(storage_version = %now, "the storage version follows the cluster version");
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! From a data directory, or from nothing, to the parts of a member.
+//!
+//! Everything that can be refused is refused before the first byte is written: the edge has
+//! checked the words, asked the peers where it joins a cluster, and hands in a [`Start`]. Only
+//! then is the member directory made (promise 1).
+//!
+//! ```text
+//! new ──────▶ seed ┐
+//! join ──────▶ ids ┴▶ directories ▶ database ▶ WAL (metadata, bootstrap entries)
+//! restart ─▶ WAL's snapshot records ▶ (received database in place?) ▶ database
+//!            ▶ WAL after the last snapshot ▶ conf state and applied index from the database
+//! ```
+//!
+//! What this room does not know: sockets and threads. The simulator boots members through it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use apply::Applier;
+use apply::quota::Quota;
+use backend::{Backend, Committer, Writer};
+use membership::{Cluster, Membership};
+use raftnode::Recovered;
+use raftpb::{HardState, MemberId};
+use seams::Disk;
+use snap::Snapshotter;
+use wal::{Metadata, SnapshotRecord, Wal};
+
+use crate::config::{ANNOUNCED_VERSION, Config};
+
+/// How a member comes to be.
+#[derive(Debug)]
+pub enum Start {
+    /// The data directory has a log.
+    Restart,
+    /// The first start of a new cluster; IDs are computed.
+    New(Membership),
+    /// The first start of a member that a running cluster already lists; IDs are the cluster's.
+    Join(Membership),
+}
+
+/// Why a directory cannot be started from.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// a file operation
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// what was tried
+        what: &'static str,
+        /// on what
+        path: PathBuf,
+        /// how it failed
+        source: std::io::Error,
+    },
+    /// a database without a log
+    #[error(
+        "{db} exists but {wal} holds no log: this member's log was lost or moved. A member must not vote without it. Restore the log directory, or remove the member from the cluster, delete its data directory and add it again"
+    )]
+    LogMissing {
+        /// the database
+        db: PathBuf,
+        /// where the log should be
+        wal: PathBuf,
+    },
+    /// the database is behind the snapshot
+    #[error(
+        "database file ({db} index {applied}) does not match with snapshot (index {snapshot}): the database is older than the log allows. Restore the newer database, or remove the member, delete its data directory and add it again"
+    )]
+    DatabaseBehind {
+        /// the database
+        db: PathBuf,
+        /// its consistent index
+        applied: u64,
+        /// the last snapshot record of the log
+        snapshot: u64,
+    },
+    /// the log is behind the database
+    #[error(
+        "the log in {wal} ends at index {last}, but the database {db} has applied index {applied}: log files are missing. Restore them, or remove the member, delete its data directory and add it again"
+    )]
+    LogBehind {
+        /// the log
+        wal: PathBuf,
+        /// its last index
+        last: u64,
+        /// the database
+        db: PathBuf,
+        /// its consistent index
+        applied: u64,
+    },
+    /// the log
+    #[error(transparent)]
+    Wal(#[from] wal::Error),
+    /// snapshot files
+    #[error(transparent)]
+    Snap(#[from] snap::Error),
+    /// the database
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// members
+    #[error(transparent)]
+    Membership(#[from] membership::Error),
+    /// state
+    #[error(transparent)]
+    Apply(#[from] apply::Fatal),
+    /// our own version
+    #[error("the announced version cannot be read: {0}")]
+    Version(String),
+}
+
+/// A member's parts, ready to be wired.
+pub struct Booted {
+    /// this member
+    pub id: MemberId,
+    /// its cluster
+    pub cluster_id: u64,
+    /// the log
+    pub wal: Wal,
+    /// snapshot files
+    pub snapshotter: Snapshotter,
+    /// what the raft core starts from
+    pub recovered: Recovered,
+    /// the state
+    pub applier: Applier,
+    /// the database's commits
+    pub committer: Committer,
+    /// whether this is the first start on this directory
+    pub fresh: bool,
+}
+
+/// Whether the directory holds a member's log.
+pub fn has_log(disk: &dyn Disk, config: &Config) -> Result<bool, Error> {
+    Ok(wal::exists(disk, &config.wal_dir())?)
+}
+
+/// Opens or makes the directory of a member.
+pub fn boot(disk: &Arc<dyn Disk>, config: &Config, start: Start) -> Result<Booted, Error> {
+    match start {
+        Start::Restart => restart(disk, config),
+        Start::New(membership) => first_start(disk, config, membership, true),
+        Start::Join(membership) => first_start(disk, config, membership, false),
+    }
+}
+
+fn first_start(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    membership: Membership,
+    bootstrap: bool,
+) -> Result<Booted, Error> {
+    let db = config.database_path();
+    if exists(disk, &db)? {
+        return Err(Error::LogMissing { db, wal: config.wal_dir() });
+    }
+    let id = membership.local_id();
+    let cluster_id = membership.cluster_id();
+    make_directories(disk, config)?;
+    let snapshotter = Snapshotter::new(disk.clone(), &config.snap_dir());
+    let mut wal =
+        Wal::create(disk.clone(), &config.wal_dir(), Metadata { node_id: id.0, cluster_id })?;
+    let recovered = if bootstrap {
+        write_bootstrap(&mut wal, &membership)?
+    } else {
+        Recovered::default()
+    };
+    // Until the first entries are applied the peers are known from the configuration only.
+    let (backend, writer, committer) = open_backend(disk, config)?;
+    let cluster = Arc::new(Cluster::new(membership));
+    let applier = Applier::open(backend, writer, cluster, apply_config(config)?)?;
+    Ok(Booted { id, cluster_id, wal, snapshotter, recovered, applier, committer, fresh: true })
+}
+
+/// etcd's bootstrap: one conf change per member, all committed, term 1.
+fn write_bootstrap(wal: &mut Wal, membership: &Membership) -> Result<Recovered, Error> {
+    let entries = membership::bootstrap_entries(membership);
+    let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
+    wal.save(Some(&hard_state), &entries)?;
+    wal.sync()?;
+    Ok(Recovered { hard_state, entries, ..Recovered::default() })
+}
+
+fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
+    let snapshotter = Snapshotter::new(disk.clone(), &config.snap_dir());
+    snapshotter.clean_up()?;
+    let records = wal::valid_snapshots(disk.as_ref(), &config.wal_dir())?;
+    let last = records.last().cloned().unwrap_or_default();
+    adopt_received_database(disk, config, &snapshotter, &last)?;
+
+    let (wal, on_disk) = Wal::open(disk.clone(), &config.wal_dir(), last.clone())?;
+    let id = MemberId(on_disk.metadata.node_id);
+    let cluster_id = on_disk.metadata.cluster_id;
+    let (backend, writer, committer) = open_backend(disk, config)?;
+    membership::store::check_schema(&backend.view())?;
+    let membership = Membership::load(&backend.view(), cluster_id, id, config.max_learners)?;
+    let in_database = membership.conf_state().clone();
+    let applied = backend.committed_index();
+    if applied < last.index && applied != 0 {
+        return Err(Error::DatabaseBehind {
+            db: config.database_path(),
+            applied,
+            snapshot: last.index,
+        });
+    }
+    let last_index = on_disk.entries.last().map_or(last.index, |entry| entry.index);
+    if last_index < applied {
+        return Err(Error::LogBehind {
+            wal: config.wal_dir(),
+            last: last_index,
+            db: config.database_path(),
+            applied,
+        });
+    }
+    let conf_state = if applied == 0 {
+        last.conf_state.clone().unwrap_or_default()
+    } else {
+        in_database
+    };
+    let recovered = Recovered {
+        hard_state: on_disk.hard_state,
+        snapshot_index: last.index,
+        snapshot_term: last.term,
+        conf_state,
+        entries: on_disk.entries,
+        applied: applied.max(last.index),
+    };
+    let cluster = Arc::new(Cluster::new(membership));
+    let applier = Applier::open(backend, writer, cluster, apply_config(config)?)?;
+    Ok(Booted { id, cluster_id, wal, snapshotter, recovered, applier, committer, fresh: false })
+}
+
+/// Opens the database; also after a received snapshot.
+pub fn open_backend(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+) -> Result<(Backend, Writer, Committer), Error> {
+    let options = backend::Options {
+        batch_changes: config.backend_batch_limit,
+        sync: !config.unsafe_no_fsync,
+        ..backend::Options::default()
+    };
+    Ok(Backend::open(disk.clone(), &config.database_path(), options)?)
+}
+
+/// The applier's part of the configuration.
+pub fn apply_config(config: &Config) -> Result<apply::Config, Error> {
+    let server_version = ANNOUNCED_VERSION
+        .parse()
+        .map_err(|error: membership::Error| Error::Version(error.to_string()))?;
+    Ok(apply::Config {
+        quota: quota(config),
+        lease: lease::Config {
+            ttl_seconds_min: lease::ttl_seconds_min(config.tick, config.election_ticks),
+            checkpoint_interval: config.lease_checkpoint.then_some(lease::CHECKPOINT_INTERVAL),
+        },
+        persist_checkpoints: config.lease_checkpoint_persist,
+        server_version,
+    })
+}
+
+/// The space quota.
+pub fn quota(config: &Config) -> Quota {
+    Quota::from_flag(config.quota_bytes.map_or(-1, |bytes| bytes as i64))
+}
+
+/// Promise 6: the file of a received snapshot is renamed to the database path. A crash may have
+/// come between the snapshot's record in the log and the renaming; this finishes it.
+fn adopt_received_database(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    snapshotter: &Snapshotter,
+    last: &SnapshotRecord,
+) -> Result<(), Error> {
+    let received = snapshotter.database_path(last.index);
+    if last.index == 0 || !exists(disk, &received)? {
+        return Ok(());
+    }
+    let db = config.database_path();
+    let behind = if exists(disk, &db)? {
+        let (backend, _, _) = Backend::open(disk.clone(), &db, backend::Options::default())?;
+        backend.committed_index() < last.index
+    } else {
+        true
+    };
+    if behind {
+        tracing::info!(snapshot_index = last.index, "Recovering from snapshot backend");
+        install_database(disk, config, &received)?;
+    }
+    Ok(())
+}
+
+/// Puts a received database in the place of the old one.
+pub fn install_database(disk: &Arc<dyn Disk>, config: &Config, received: &Path) -> Result<(), Error> {
+    let db = config.database_path();
+    disk.rename(received, &db).map_err(io("cannot rename", received))?;
+    disk.sync_dir(&config.snap_dir()).map_err(io("cannot sync", &config.snap_dir()))?;
+    Ok(())
+}
+
+fn make_directories(disk: &Arc<dyn Disk>, config: &Config) -> Result<(), Error> {
+    for dir in [config.data_dir.clone(), config.member_dir(), config.snap_dir()] {
+        disk.create_dir_all(&dir).map_err(io("cannot create directory", &dir))?;
+    }
+    Ok(())
+}
+
+fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool, Error> {
+    disk.exists(path).map_err(io("cannot look at", path))
+}
+
+fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |source| Error::Io { what, path: path.to_owned(), source }
+}

@@ -1,0 +1,731 @@
+//! The other members: what this one asks of them, what it answers, and how it finds them before
+//! its first start. The bytes are `rafthttp`'s; what they mean is decided here.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use api::etcdserverpb as pb;
+use bytes::Bytes;
+use membership::{Member as MemberInfo, Membership, json};
+use raftpb::{MemberId, Message};
+use rafthttp::{
+    Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, Limits, PeerApi, Raft,
+    Refusal, SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
+};
+use seams::{Disk, DiskFile, OpenMode};
+
+use crate::boot::Start;
+use crate::config::Config;
+use crate::lane::Lane;
+use crate::member::Member;
+use crate::metrics::Text;
+use crate::raftloop::Outbound;
+use crate::shared::Shared;
+
+/// A database is sent and received in pieces of this size.
+const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// etcd's text for a lease that is not there, on the peer port.
+const LEASE_NOT_FOUND: &str = "lease not found";
+
+/// The member's end of the transport.
+pub struct Peers {
+    handle: Handle,
+    asks: Asks,
+    shared: Arc<Shared>,
+}
+
+/// Starts the transport with the peers that are known now. `api` gets its member afterwards.
+pub fn start(
+    config: &Config,
+    shared: &Arc<Shared>,
+    disk: &Arc<dyn Disk>,
+    api: &Arc<Port>,
+    runtime: &tokio::runtime::Handle,
+) -> Result<(Peers, RaftOutbound)> {
+    let timeouts = timeouts(config);
+    let mut transport = rafthttp::Config::new(
+        shared.id,
+        ClusterId(shared.cluster_id),
+        config.advertise_peer_urls.clone(),
+    );
+    transport.timeouts = timeouts.clone();
+    let asks = Asks::new(&timeouts, &transport.limits);
+    let handle = Transport::start(
+        transport,
+        Arc::new(Inbound { shared: shared.clone() }),
+        api.clone(),
+        Arc::new(ReceivedSnapshots { disk: disk.clone(), dir: config.snap_dir() }),
+        runtime.clone(),
+    )?;
+    let outbound =
+        RaftOutbound { handle: handle.clone(), shared: shared.clone(), runtime: runtime.clone() };
+    let peers = Peers { handle, asks, shared: shared.clone() };
+    peers.follow_membership();
+    Ok((peers, outbound))
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    Timeouts {
+        read: config.raft_timeout,
+        write: config.raft_timeout,
+        dial: config.peer_dial_timeout(),
+        ..Timeouts::default()
+    }
+}
+
+impl Peers {
+    /// Serves the peer port in the current runtime.
+    pub fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let handle = self.handle.clone();
+        tokio::spawn(async move { handle.serve(listener).await });
+        Ok(())
+    }
+
+    /// Members that were met while joining, before the log names them (quirk 34).
+    pub fn add_remotes(&self, members: &[MemberInfo]) {
+        for member in members.iter().filter(|member| member.id != self.shared.id) {
+            if let Err(error) = self.handle.add_remote(member.id, &member.peer_urls) {
+                tracing::warn!(peer = %member.id, %error, "a member's peer URLs cannot be used");
+            }
+        }
+    }
+
+    /// Brings the transport's peers in line with the membership.
+    pub fn follow_membership(&self) {
+        let cluster = self.shared.state().cluster.get();
+        for member in cluster.members().filter(|member| member.id != self.shared.id) {
+            let known = self.handle.peers().iter().any(|p| p.id == member.id && !p.remote);
+            let result = if known {
+                self.handle.update_peer(member.id, &member.peer_urls)
+            } else {
+                self.handle.add_peer(member.id, &member.peer_urls)
+            };
+            if let Err(error) = result {
+                tracing::warn!(peer = %member.id, %error, "a member's peer URLs cannot be used");
+            }
+        }
+        for peer in self.handle.peers() {
+            if !peer.remote && cluster.member(peer.id).is_none() {
+                self.handle.remove_peer(peer.id);
+            }
+        }
+    }
+
+    /// Since when a member is connected without a break.
+    pub fn active_since(&self, id: MemberId) -> Option<Instant> {
+        self.handle.active_since(id)
+    }
+
+    /// How many members are connected.
+    pub fn active_count(&self) -> usize {
+        self.handle.peers().iter().filter(|peer| peer.active_since.is_some()).count()
+    }
+
+    /// Ends the transport.
+    pub fn stop(&self) {
+        self.handle.stop();
+    }
+
+    fn urls(&self, id: MemberId) -> Vec<String> {
+        let cluster = self.shared.state().cluster.get();
+        cluster.member(id).map_or_else(Vec::new, |member| member.peer_urls.clone())
+    }
+
+    fn asks(&self, deadline: Instant) -> Asks {
+        self.asks.within(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Renews a lease at the leader.
+    pub async fn lease_renew(
+        &self,
+        leader: MemberId,
+        lease: i64,
+        deadline: Instant,
+    ) -> Result<i64, api::Error> {
+        let mut last = api::Error::NoLeader;
+        for url in self.urls(leader) {
+            match self.asks(deadline).lease_renew(&url, lease).await {
+                Ok(ttl) => return Ok(ttl),
+                Err(error) => last = from_lease_answer(&error),
+            }
+            if last == api::Error::LeaseNotFound {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks the leader about a lease.
+    pub async fn lease_time_to_live(
+        &self,
+        leader: MemberId,
+        request: &pb::LeaseTimeToLiveRequest,
+        deadline: Instant,
+    ) -> Result<pb::LeaseTimeToLiveResponse, api::Error> {
+        let mut last = api::Error::NoLeader;
+        for url in self.urls(leader) {
+            match self.asks(deadline).lease_time_to_live(&url, request.id, request.keys).await {
+                Ok(known) => {
+                    return Ok(pb::LeaseTimeToLiveResponse {
+                        header: None,
+                        id: known.id,
+                        ttl: known.ttl,
+                        granted_ttl: known.granted_ttl,
+                        keys: known.keys,
+                    });
+                }
+                Err(error) => last = from_lease_answer(&error),
+            }
+            if last == api::Error::LeaseNotFound {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks the leader to promote a learner; all members afterwards.
+    pub async fn promote(
+        &self,
+        leader: MemberId,
+        id: MemberId,
+        deadline: Instant,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
+        let mut last = api::Error::NoLeader;
+        for url in self.urls(leader) {
+            match self.asks(deadline).promote(&url, id, None).await {
+                Ok(body) => {
+                    return json::decode_member_list(&body)
+                        .map_err(|error| api::Error::Other(error.to_string().into()));
+                }
+                Err(rafthttp::Error::Status { status: 404, .. }) => {
+                    return Err(api::Error::MemberNotFound);
+                }
+                Err(rafthttp::Error::Status { status: 412, body, .. }) => {
+                    // etcd members look for these words too.
+                    return Err(if body.contains("in sync with leader") {
+                        api::Error::LearnerNotReady
+                    } else {
+                        api::Error::MemberNotLearner
+                    });
+                }
+                Err(error) => last = api::Error::Other(error.to_string().into()),
+            }
+        }
+        Err(last)
+    }
+
+    /// The version that a member announces.
+    pub async fn version(&self, urls: &[String], deadline: Instant) -> Option<String> {
+        match self.asks(deadline).version(urls).await {
+            Ok(versions) => Some(versions.server),
+            Err(error) => {
+                tracing::debug!(%error, "asking a member for its version failed");
+                None
+            }
+        }
+    }
+
+    /// etcd's network metrics.
+    pub fn write_metrics(&self, text: &mut Text) {
+        let peers = self.handle.peers();
+        let by_peer = |value: fn(&rafthttp::PeerView) -> u64| -> Vec<(String, u64)> {
+            let members = peers.iter().filter(|peer| !peer.remote);
+            members.map(|peer| (format!("To=\"{}\"", peer.id), value(peer))).collect()
+        };
+        let local = self.shared.id;
+        let active = |peer: &rafthttp::PeerView| u64::from(peer.active_since.is_some());
+        let pairs: Vec<(String, u64)> = peers
+            .iter()
+            .filter(|peer| !peer.remote)
+            .map(|peer| (format!("Local=\"{local}\",Remote=\"{}\"", peer.id), active(peer)))
+            .collect();
+        text.labelled("etcd_network_active_peers", "gauge", "The current number of active peer connections.", &pairs);
+        text.labelled("etcd_network_peer_sent_bytes_total", "counter", "The total number of bytes sent to peers.", &by_peer(|peer| peer.stats.sent_bytes));
+        text.labelled("etcd_network_peer_sent_failures_total", "counter", "The total number of send failures from peers.", &by_peer(|peer| peer.stats.sent_failures));
+        let from: Vec<(String, u64)> = peers
+            .iter()
+            .filter(|peer| !peer.remote)
+            .map(|peer| (format!("From=\"{}\"", peer.id), peer.stats.received_bytes))
+            .collect();
+        text.labelled("etcd_network_peer_received_bytes_total", "counter", "The total number of bytes received from peers.", &from);
+    }
+}
+
+fn from_lease_answer(error: &rafthttp::Error) -> api::Error {
+    match error {
+        rafthttp::Error::Status { status: 404, .. } => api::Error::LeaseNotFound,
+        rafthttp::Error::Timeout { .. } => api::Error::Timeout,
+        other => api::Error::Other(other.to_string().into()),
+    }
+}
+
+/// From raft to the peers.
+pub struct RaftOutbound {
+    handle: Handle,
+    shared: Arc<Shared>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Outbound for RaftOutbound {
+    fn send(&mut self, messages: Vec<Message>) {
+        if !messages.is_empty() {
+            self.handle.send(messages);
+        }
+    }
+
+    fn send_snapshot(&mut self, message: Message) {
+        let peer = MemberId(message.to);
+        let Some(snapshot) = self.shared.take_snapshot(peer) else {
+            self.shared.inbox.snapshot_sent(peer, false);
+            return;
+        };
+        tracing::info!(%peer, bytes = snapshot.len(), "sending database snapshot");
+        let source = DatabaseSource { snapshot: Arc::new(snapshot), sent: 0, runtime: self.runtime.clone() };
+        self.handle.send_snapshot(message, Box::new(source));
+    }
+}
+
+/// The pinned database, in pieces, read on the pool.
+struct DatabaseSource {
+    snapshot: Arc<backend::Snapshot>,
+    sent: u64,
+    runtime: tokio::runtime::Handle,
+}
+
+impl SnapshotSource for DatabaseSource {
+    fn total_bytes(&self) -> u64 {
+        self.snapshot.len()
+    }
+
+    fn read(&mut self) -> BoxFuture<'_, io::Result<Option<Bytes>>> {
+        Box::pin(async {
+            let (snapshot, offset) = (self.snapshot.clone(), self.sent);
+            let read = self.runtime.spawn_blocking(move || {
+                let mut chunk = vec![0; SNAPSHOT_CHUNK_BYTES];
+                let read = snapshot.read_at(offset, &mut chunk).map_err(io::Error::other)?;
+                chunk.truncate(read);
+                Ok::<Vec<u8>, io::Error>(chunk)
+            });
+            let chunk = read.await.map_err(io::Error::other)??;
+            if chunk.is_empty() {
+                return Ok(None);
+            }
+            self.sent += chunk.len() as u64;
+            Ok(Some(chunk.into()))
+        })
+    }
+}
+
+/// From the peers to raft.
+struct Inbound {
+    shared: Arc<Shared>,
+}
+
+impl Raft for Inbound {
+    fn process(&self, batch: Vec<Message>) -> bool {
+        self.shared.inbox.messages(batch);
+        true
+    }
+
+    fn is_removed(&self, member: MemberId) -> bool {
+        self.shared.state().cluster.get().is_removed(member)
+    }
+
+    fn report_unreachable(&self, member: MemberId) {
+        self.shared.inbox.unreachable(member);
+    }
+
+    fn report_snapshot(&self, member: MemberId, delivered: bool) {
+        tracing::info!(peer = %member, delivered, "sent database snapshot");
+        self.shared.inbox.snapshot_sent(member, delivered);
+    }
+
+    fn report_removed(&self, told_by: MemberId) {
+        self.shared.fatal(format!(
+            "member {told_by} says that this member was removed from the cluster; its data directory must be removed before it can be added again"
+        ));
+    }
+}
+
+/// Databases from the leader, into `<index>.snap.db` in the snapshot directory.
+struct ReceivedSnapshots {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+impl SnapshotStore for ReceivedSnapshots {
+    fn receive(&self, message: &Message) -> BoxFuture<'static, io::Result<Box<dyn SnapshotWriter>>> {
+        let index = message
+            .snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.metadata.as_ref())
+            .map_or(0, |metadata| metadata.index);
+        let (disk, dir) = (self.disk.clone(), self.dir.clone());
+        Box::pin(async move {
+            let temporary = dir.join(format!("tmp{index:016x}"));
+            let path = dir.join(format!("{index:016x}.snap.db"));
+            tracing::info!(index, "receiving database snapshot");
+            let file = blocking(move || {
+                let _ = disk.remove_file(&temporary);
+                let file = disk.open(&temporary, OpenMode::CreateNew)?;
+                Ok(ReceivedFile { disk, file, dir, temporary, path, written: 0, finished: false })
+            });
+            Ok(Box::new(Receiving(Some(file.await?))) as Box<dyn SnapshotWriter>)
+        })
+    }
+}
+
+struct ReceivedFile {
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
+    dir: PathBuf,
+    temporary: PathBuf,
+    path: PathBuf,
+    written: u64,
+    finished: bool,
+}
+
+impl Drop for ReceivedFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = self.disk.remove_file(&self.temporary);
+        }
+    }
+}
+
+/// `None` only while a write is on the pool.
+struct Receiving(Option<ReceivedFile>);
+
+impl SnapshotWriter for Receiving {
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move {
+            let Some(mut received) = self.0.take() else {
+                return Err(io::Error::other("an earlier write failed"));
+            };
+            let written = blocking(move || {
+                received.file.write_all_at(&bytes, received.written)?;
+                received.written += bytes.len() as u64;
+                Ok(received)
+            });
+            self.0 = Some(written.await?);
+            Ok(())
+        })
+    }
+
+    fn finish(mut self: Box<Self>) -> BoxFuture<'static, io::Result<()>> {
+        Box::pin(async move {
+            let Some(mut received) = self.0.take() else {
+                return Err(io::Error::other("an earlier write failed"));
+            };
+            blocking(move || {
+                received.file.sync_all()?;
+                received.disk.rename(&received.temporary, &received.path)?;
+                received.finished = true;
+                received.disk.sync_dir(&received.dir)?;
+                tracing::info!(path = %received.path.display(), bytes = received.written, "saved database snapshot");
+                Ok(())
+            })
+            .await
+        })
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// What this member answers on its peer port.
+#[derive(Default)]
+pub struct Port {
+    member: OnceLock<(Weak<Member>, Arc<Lane>)>,
+}
+
+impl Port {
+    /// Says who answers; until then questions are refused.
+    pub fn set(&self, member: &Arc<Member>, lane: Arc<Lane>) {
+        let set = self.member.set((Arc::downgrade(member), lane));
+        assert!(set.is_ok(), "the port is given its member once");
+    }
+
+    fn get(&self) -> Answer<(Arc<Member>, Arc<Lane>)> {
+        let starting =
+            || Refusal::text(http::StatusCode::SERVICE_UNAVAILABLE, "the member is starting or stopping");
+        let (member, lane) = self.member.get().ok_or_else(starting)?;
+        Ok((member.upgrade().ok_or_else(starting)?, lane.clone()))
+    }
+}
+
+impl PeerApi for Port {
+    fn version(&self) -> Bytes {
+        self.get().map_or_else(|_| Bytes::new(), |(member, _)| member.version_json().into())
+    }
+
+    fn members(&self) -> Bytes {
+        self.get().map_or_else(
+            |_| Bytes::from_static(b"[]"),
+            |(member, _)| json::encode_member_list(member.state().cluster.get().members()).into(),
+        )
+    }
+
+    fn promote(&self, id: MemberId, _token: Option<String>) -> BoxFuture<'static, Answer<Bytes>> {
+        let found = self.get();
+        Box::pin(async move {
+            let (member, lane) = found?;
+            match member.member_promote_here(&lane, id).await {
+                Ok(members) => Ok(json::encode_member_list(&members).into()),
+                Err(error) => {
+                    use http::StatusCode as Code;
+                    let status = match error {
+                        api::Error::MemberNotFound => Code::NOT_FOUND,
+                        api::Error::MemberNotLearner | api::Error::LearnerNotReady => {
+                            Code::PRECONDITION_FAILED
+                        }
+                        api::Error::Timeout => Code::REQUEST_TIMEOUT,
+                        _ => Code::INTERNAL_SERVER_ERROR,
+                    };
+                    Err(Refusal::text(status, promote_text(&error)))
+                }
+            }
+        })
+    }
+
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'static, Answer<HashKv>> {
+        let found = self.get();
+        Box::pin(async move {
+            let (member, _) = found?;
+            match member.hash_kv(revision).await {
+                Ok((hash, current)) => Ok(HashKv {
+                    revision: current,
+                    hash: hash.hash,
+                    compact_revision: hash.compact_revision,
+                    hash_revision: hash.revision,
+                }),
+                Err(error) => {
+                    // The store's own words, without etcd's prefix for clients.
+                    let text = error.to_string();
+                    let text = text.strip_prefix("etcdserver: ").unwrap_or(&text);
+                    Err(Refusal::text(http::StatusCode::BAD_REQUEST, text))
+                }
+            }
+        })
+    }
+
+    fn downgrade_enabled(&self) -> BoxFuture<'static, Answer<bool>> {
+        let found = self.get();
+        Box::pin(async move {
+            let (member, lane) = found?;
+            lane.linearizable_read().await.map_err(|error| {
+                Refusal::text(
+                    http::StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("failed linearized read: {error}"),
+                )
+            })?;
+            Ok(member.state().cluster.get().downgrade().enabled)
+        })
+    }
+
+    fn lease_renew(&self, lease: i64) -> BoxFuture<'static, Answer<i64>> {
+        let found = self.get();
+        Box::pin(async move {
+            let (member, lane) = found?;
+            member.lease_renew_here(&lane, lease).await.map_err(|error| lease_refusal(&error))
+        })
+    }
+
+    fn lease_time_to_live(
+        &self,
+        lease: i64,
+        keys: bool,
+    ) -> BoxFuture<'static, Answer<LeaseTimeToLive>> {
+        let found = self.get();
+        Box::pin(async move {
+            let (member, lane) = found?;
+            let request = pb::LeaseTimeToLiveRequest { id: lease, keys };
+            let known = member
+                .lease_time_to_live_here(&lane, &request)
+                .await
+                .map_err(|error| lease_refusal(&error))?;
+            Ok(LeaseTimeToLive {
+                id: known.id,
+                ttl: known.ttl,
+                granted_ttl: known.granted_ttl,
+                keys: known.keys,
+            })
+        })
+    }
+}
+
+/// etcd's own texts on the peer port, which differ from those for clients.
+fn promote_text(error: &api::Error) -> String {
+    match error {
+        api::Error::MemberNotFound => "membership: ID not found".to_owned(),
+        api::Error::MemberNotLearner => "membership: can only promote a learner member".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn lease_refusal(error: &api::Error) -> Refusal {
+    use http::StatusCode as Code;
+    match error {
+        api::Error::LeaseNotFound => Refusal::text(Code::NOT_FOUND, LEASE_NOT_FOUND),
+        api::Error::TimeoutWaitAppliedIndex | api::Error::Timeout => {
+            Refusal::text(Code::REQUEST_TIMEOUT, "waiting for node to catch up its applied index has timed out")
+        }
+        api::Error::NotPrimary => Refusal::text(Code::BAD_REQUEST, "not a primary lessor"),
+        other => Refusal::text(Code::BAD_REQUEST, other.to_string()),
+    }
+}
+
+/// What a member that has no log yet is to become; everything that can be refused is, here, and
+/// nothing is written (promises 1 and 12).
+pub async fn plan_first_start(config: &Config) -> Result<Start> {
+    let mut by_name: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    for (name, url) in &config.initial_cluster {
+        by_name.entry(name.clone()).or_default().push(url.clone());
+    }
+    for urls in by_name.values_mut() {
+        urls.sort();
+    }
+    let Some(ours) = by_name.get(&config.name) else {
+        bail!(
+            "couldn't find local name \"{}\" in the initial cluster configuration ({}): add {}=<its peer URL> to --initial-cluster, or correct --name",
+            config.name,
+            membership::format_initial_cluster(&by_name),
+            config.name
+        );
+    };
+    let mut advertised = config.advertise_peer_urls.clone();
+    advertised.sort();
+    ensure!(
+        same_urls(ours, &advertised)?,
+        "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}: make both the same",
+        config.name,
+        ours.join(","),
+        advertised.join(",")
+    );
+    let mut membership =
+        Membership::seed(&by_name, &config.initial_cluster_token, config.max_learners)?;
+    let name = config.name.clone();
+    let asks = Asks::new(&timeouts(config), &Limits::default());
+    let others: Vec<(String, Vec<String>)> =
+        by_name.iter().filter(|(other, _)| **other != name).map(|(n, u)| (n.clone(), u.clone())).collect();
+    if config.new_cluster {
+        let id = local_id(&membership, &name)?;
+        refuse_if_bootstrapped(&asks, &others, id, &name).await?;
+        let cluster_id = membership.cluster_id();
+        membership.set_ids(id, cluster_id);
+        return Ok(Start::New(membership));
+    }
+    let running = ask_running(&asks, &others).await?;
+    let mut same = |a: &[String], b: &[String]| same_urls(a, b).map_err(|error| error.to_string());
+    membership::adopt_ids(&mut membership, &running, &mut same)
+    .with_context(|| "error validating peerURLs: --initial-cluster does not describe the running cluster".to_owned())?;
+    let id = local_id(&membership, &name)?;
+    let listed = running.member(id);
+    ensure!(
+        listed.is_some_and(|member| !membership::is_started(member)),
+        "member {id} ({name}) has already been bootstrapped: its data directory was lost or is another one. It must not vote twice: remove it from the cluster, add it again, and start it with an empty directory"
+    );
+    running.check_learners(config.max_learners)?;
+    membership.set_ids(id, running.cluster_id());
+    Ok(Start::Join(membership))
+}
+
+fn local_id(membership: &Membership, name: &str) -> Result<MemberId> {
+    let member = membership.member_by_name(name).context("looked for above")?;
+    Ok(member.id)
+}
+
+/// A member that runs may know this one as started already (etcd `isMemberBootstrapped`).
+async fn refuse_if_bootstrapped(
+    asks: &Asks,
+    others: &[(String, Vec<String>)],
+    id: MemberId,
+    name: &str,
+) -> Result<()> {
+    // Nobody may run yet, so this must not take long.
+    let asks = asks.within(Duration::from_secs(1));
+    for (_, urls) in others {
+        for url in urls {
+            let Ok((body, _)) = asks.members(url).await else { continue };
+            let Ok(members) = json::decode_member_list(&body) else { continue };
+            let started = members.iter().any(|member| member.id == id && !member.client_urls.is_empty());
+            ensure!(
+                !started,
+                "member {id} ({name}) has already been bootstrapped: {url} lists it as started, but this data directory is empty. Restore its directory, or remove it from the cluster, add it again and start it with --initial-cluster-state=existing"
+            );
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The membership of the running cluster, from the first member that answers.
+async fn ask_running(asks: &Asks, others: &[(String, Vec<String>)]) -> Result<Membership> {
+    let mut failures = Vec::new();
+    for (name, urls) in others {
+        for url in urls {
+            match asks.members(url).await {
+                Ok((body, cluster)) => {
+                    let members = json::decode_member_list(&body)
+                        .with_context(|| format!("{url} ({name}) gave a list of members that cannot be read"))?;
+                    if members.is_empty() {
+                        failures.push(format!("{name}: {url} knows no members yet"));
+                        continue;
+                    }
+                    return Ok(Membership::of_remote(cluster.0, members));
+                }
+                Err(error) => failures.push(format!("{name}: {error}")),
+            }
+        }
+    }
+    ensure!(
+        !failures.is_empty(),
+        "cannot join: --initial-cluster names no other member; list the running members beside this one"
+    );
+    bail!(
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs. {}",
+        failures.join("; ")
+    );
+}
+
+/// Whether two lists of URLs mean the same addresses. Names are resolved where texts differ.
+fn same_urls(a: &[String], b: &[String]) -> Result<bool> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    let (mut a, mut b) = (a.to_vec(), b.to_vec());
+    a.sort();
+    b.sort();
+    if a == b {
+        return Ok(true);
+    }
+    let mut left = a.iter().map(|url| resolve(url)).collect::<Result<Vec<_>>>()?;
+    let mut right = b.iter().map(|url| resolve(url)).collect::<Result<Vec<_>>>()?;
+    left.sort();
+    right.sort();
+    Ok(left == right)
+}
+
+fn resolve(url: &str) -> Result<Vec<std::net::SocketAddr>> {
+    use std::net::ToSocketAddrs as _;
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let mut addresses: Vec<_> = rest
+        .to_socket_addrs()
+        .with_context(|| format!("failed to resolve {url}: check the name and the DNS of this host"))?
+        .collect();
+    addresses.sort();
+    Ok(addresses)
+}
+
+/// Where a received database lies until it is put in place.
+pub fn received_path(snap_dir: &Path, index: u64) -> PathBuf {
+    snap_dir.join(format!("{index:016x}.snap.db"))
+}

@@ -1,0 +1,224 @@
+//! One member, from its words to its end: bind, boot, start, serve, drain.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use seams::{Clock, Disk, RealClock, RealDisk};
+use server::boot::{self, Start};
+use server::peers;
+use server::start::{Running, Surroundings};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Door, Listen};
+
+/// What a member that stops gives its clients to finish.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Threads for long work over read views: hashes, snapshot streams, catching up watchers.
+const POOL_THREADS_MAX: usize = 8;
+
+/// Runs a member until a signal or an error ends it.
+pub fn run(door: Door) -> Result<()> {
+    seams::install_fault_handler().context("the handler for faults on the database mapping")?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let peers_runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(POOL_THREADS_MAX)
+        .build()
+        .context("the peers' runtime")?;
+
+    // Ports first: a port in use refuses the start before anything is written.
+    let peer_listeners = bind(&door.peer_listeners)?;
+    let client_listeners = bind(&door.client_listeners)?;
+    let metrics_listeners = bind(&door.metrics_listeners)?;
+
+    let start = peers_runtime.block_on(plan(disk.as_ref(), &door.member))?;
+    let booted = boot::boot(&disk, &door.member, start)?;
+    let serving = serving_runtimes();
+    let surroundings = Surroundings {
+        disk,
+        clock,
+        serving_lanes: serving,
+        peers_runtime: peers_runtime.handle().clone(),
+    };
+    let running = server::start::start(door.member.clone(), booted, &surroundings, peer_listeners)?;
+    log_cluster(&running);
+
+    let (stop_serving, stopping) = watch::channel(false);
+    let mut servers = Vec::new();
+    for index in 0..serving {
+        let listeners = client_listeners
+            .iter()
+            .chain(&metrics_listeners)
+            .map(TcpListener::try_clone)
+            .collect::<std::io::Result<Vec<_>>>()
+            .context("a listener's descriptor cannot be duplicated")?;
+        servers.push(serve(&door, &running, index, listeners, stopping.clone())?);
+    }
+    drop(client_listeners);
+    drop(metrics_listeners);
+
+    let reason = peers_runtime.block_on(until_stopped(&running, &door));
+    tracing::info!("stopping: no new connections, open requests are finished");
+    peers_runtime.block_on(running.transfer_leadership());
+    stop_serving.send_replace(true);
+    if let Err(reason) = &reason {
+        running.member.shared.fatal(format!("{reason:#}"));
+    } else {
+        running.member.shared.fatal("asked to stop".to_owned());
+    }
+    for server in servers {
+        if server.join().is_err() {
+            tracing::error!("a serving thread panicked");
+        }
+    }
+    stop_threads(running, peers_runtime);
+    reason
+}
+
+/// Restart, new cluster or joiner: what the directory and the peers say.
+async fn plan(disk: &dyn Disk, config: &server::config::Config) -> Result<Start> {
+    if boot::has_log(disk, config)? {
+        return Ok(Start::Restart);
+    }
+    peers::plan_first_start(config).await
+}
+
+fn bind(listeners: &[Listen]) -> Result<Vec<TcpListener>> {
+    let mut bound = Vec::new();
+    for listen in listeners {
+        for address in &listen.addresses {
+            let listener = rpc::bind(*address, listen.reuse_port).with_context(|| {
+                format!(
+                    "--{} {}: cannot listen on {address}; is another member running there? choose another port",
+                    listen.flag, listen.url
+                )
+            })?;
+            bound.push(listener);
+        }
+    }
+    Ok(bound)
+}
+
+/// One serving runtime per two cores: raft, WAL, applier and committer need theirs.
+fn serving_runtimes() -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 16) as u8
+}
+
+fn serve(
+    door: &Door,
+    running: &Running,
+    index: u8,
+    listeners: Vec<TcpListener>,
+    stopping: watch::Receiver<bool>,
+) -> Result<std::thread::JoinHandle<()>> {
+    let member = running.member.clone();
+    let lane = member.shared.lanes()[usize::from(index)].clone();
+    let config = door.rpc.clone();
+    let connections = rpc::Connections {
+        max_concurrent_streams: config.max_concurrent_streams,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(POOL_THREADS_MAX)
+        .build()
+        .context("a serving runtime")?;
+    let thread = std::thread::Builder::new().name(format!("serve-{index}"));
+    let thread = thread.spawn(move || {
+        runtime.block_on(async move {
+            tokio::spawn(lane.clone().run());
+            let door = Arc::new(rpc::Door { member, lane, config });
+            let servers: Vec<_> = listeners
+                .into_iter()
+                .map(|listener| {
+                    tokio::spawn(rpc::serve(
+                        listener,
+                        door.clone(),
+                        connections.clone(),
+                        stopping.clone(),
+                        DRAIN,
+                    ))
+                })
+                .collect();
+            for server in servers {
+                if let Ok(Err(error)) = server.await {
+                    door.member.shared.fatal(format!("a client listener failed: {error}"));
+                }
+            }
+        });
+        runtime.shutdown_timeout(Duration::from_millis(100));
+    });
+    thread.context("a serving thread cannot start")
+}
+
+/// Waits until the member is ready, says so, then until it must end.
+async fn until_stopped(running: &Running, door: &Door) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut stopping = running.member.stopping();
+    let mut published = running.member.shared.published();
+    let mut ready = false;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            reason = stopping.wait_for(Option::is_some) => {
+                let reason = reason.ok().and_then(|reason| reason.clone());
+                bail!("{}", reason.unwrap_or_else(|| "the member stopped".to_owned()));
+            }
+            _ = published.wait_for(|published| *published), if !ready => {
+                ready = true;
+                for listen in &door.client_listeners {
+                    tracing::info!(address = listen.url, "ready to serve client requests");
+                }
+                notify_systemd();
+            }
+        }
+    }
+}
+
+/// `READY=1` on the socket that systemd names, if it does.
+fn notify_systemd() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(b"READY=1", path));
+    if let Err(error) = sent {
+        tracing::warn!(%error, "systemd could not be told that the member is ready");
+    }
+}
+
+/// Promise 10: the loaded cluster, named: members, IDs, URLs.
+fn log_cluster(running: &Running) {
+    let cluster = running.member.state().cluster.get();
+    let members: Vec<String> = cluster
+        .members()
+        .map(|member| {
+            format!(
+                "{} {} {} {}",
+                member.id,
+                if member.name.is_empty() { "(not started)" } else { &member.name },
+                if member.is_learner { "learner" } else { "voter" },
+                member.peer_urls.join(",")
+            )
+        })
+        .collect();
+    tracing::info!(
+        local_member_id = %running.member.id(),
+        cluster_id = format!("{:x}", running.member.cluster_id()),
+        members = members.join("; "),
+        "loaded cluster"
+    );
+}
+
+fn stop_threads(running: Running, peers_runtime: Runtime) {
+    running.stop();
+    peers_runtime.shutdown_timeout(Duration::from_millis(100));
+}

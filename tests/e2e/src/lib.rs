@@ -1,0 +1,1 @@
+//! Real members against real etcd tools; see `tests/`.
