@@ -51,8 +51,12 @@ impl Handle {
                 let permit = permits.acquire_owned().await;
                 (listener.accept().await, permit)
             };
+            // The guard that `wait_for` gives must not live across an await.
+            let stopped = async {
+                let _ = stop.wait_for(|stopped| *stopped).await;
+            };
             tokio::select! {
-                _ = stop.wait_for(|stopped| *stopped) => return,
+                () = stopped => return,
                 Some(_) = connections.join_next() => {}
                 (accepted, permit) = accepted => match accepted {
                     Ok((tcp, from)) => {
