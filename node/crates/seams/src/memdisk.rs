@@ -130,6 +130,12 @@ impl MemDisk {
         self.state.lock().used_bytes
     }
 
+    /// Makes `sync_data` and `sync_all` answer "done" and do nothing, as some disks do: the twin of
+    /// a crash test sets this and must fail, or the test proves nothing.
+    pub fn set_syncs_lie(&self, lie: bool) {
+        self.state.lock().syncs_lie = lie;
+    }
+
     /// Plans an error.
     pub fn inject(&self, fault: Fault) {
         self.state.lock().faults.push(fault);
@@ -320,6 +326,7 @@ struct State {
     capacity: Option<u64>,
     used_bytes: u64,
     faults: Vec<Fault>,
+    syncs_lie: bool,
     stats: MemDiskStats,
 }
 
@@ -354,6 +361,7 @@ impl Default for State {
             capacity: None,
             used_bytes: 0,
             faults: Vec::new(),
+            syncs_lie: false,
             stats: MemDiskStats::default(),
         }
     }
@@ -534,6 +542,7 @@ impl State {
             generation: self.generation + 1,
             capacity: self.capacity,
             faults: self.faults.clone(),
+            syncs_lie: self.syncs_lie,
             stats: self.stats,
             ..State::default()
         };
@@ -637,6 +646,7 @@ impl Handle {
         self.with(|state| {
             state.stats.syncs += 1;
             match state.check_fault(FaultOperation::Sync) {
+                Ok(()) if state.syncs_lie => {}
                 Ok(()) => state.file(self.node)?.sync(),
                 Err(error) => {
                     state.file(self.node)?.sync_failed();

@@ -1,5 +1,4 @@
 //! The operating system's disk, as the rooms rely on it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;

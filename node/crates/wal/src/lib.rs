@@ -54,8 +54,8 @@ use std::path::Path;
 
 use seams::Disk;
 
-/// Size at which a segment is full: the first save that ends beyond it begins the next one. etcd's
-/// number (`SegmentSizeBytes`), also the space that is reserved ahead.
+/// Size at which a segment is full: the first save that begins beyond it is its last. etcd's number
+/// (`SegmentSizeBytes`), also the space that is reserved ahead.
 pub const SEGMENT_BYTES: u64 = 64 * 1000 * 1000;
 
 /// Whether `dir` holds a log: any file that ends in `.wal` (etcd's test).

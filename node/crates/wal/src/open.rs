@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost::Message;
 use raftpb::{Entry, HardState};
-use seams::{Disk, OpenMode};
+use seams::{Disk, DiskFile, OpenMode};
 
 use crate::decode::{Decoder, Segment, Step};
 use crate::error::Error;
@@ -179,8 +179,14 @@ pub(crate) fn replay(
                 let entry = decode_entry(&decoder, record.data)?;
                 last_index = entry.index;
                 index.add_entry(entry.index, record.place);
-                // An entry that the snapshot covers is passed over; one that was here before takes
-                // its place and drops what followed.
+                // An entry that was here before takes its place and drops what followed; also when
+                // the snapshot covers it and it is passed over itself. (etcd keeps what followed:
+                // entries 2 and 3 of term 1, then 2 of term 2 and a snapshot at 2, and a restart
+                // brings back 3 of term 1. With a last term that is too low this member may then
+                // vote for a leader that lacks the committed entry 2.)
+                if entry.index <= after.index {
+                    recovered.entries.clear();
+                }
                 if let Some(position) = entry.index.checked_sub(after.index + 1) {
                     let entries = &mut recovered.entries;
                     if position > entries.len() as u64 {
@@ -293,30 +299,21 @@ pub(crate) fn clear_rest(
     }
     // Also when nothing was cut: what this start has read, and builds on, may be in the page cache
     // only, if the process before died between a write and its sync.
-    segment.file.sync_data().map_err(failed)?;
+    segment.file.sync_data().map_err(|source| {
+        // The kernel now takes the pages for clean and would tell the next start that all is well.
+        // Written again, they are its concern again.
+        let _ = copy_bytes(segment, &*segment.file, tail.offset);
+        failed(source)
+    })?;
     Ok(repair)
 }
 
 fn keep_copy(disk: &dyn Disk, dir: &Path, segment: &Segment, offset: u64) -> Result<Repair, Error> {
-    const COPY_BYTES: usize = 1 << 20;
     let copy = dir.join(format!("{}.broken", segment.name));
     let failed = |source| Error::io("write", &copy, source);
     let target = disk.open(&copy, OpenMode::Create).map_err(failed)?;
     target.set_len(0).map_err(failed)?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut done = 0;
-    while done < segment.len {
-        let piece = &mut buffer[..(segment.len - done).min(COPY_BYTES as u64) as usize];
-        segment
-            .file
-            .read_exact_at(piece, done)
-            .map_err(|source| Error::io("read", &segment.path, source))?;
-        // The zeros behind the tear stay a hole.
-        if piece.iter().any(|&byte| byte != 0) {
-            target.write_all_at(piece, done).map_err(failed)?;
-        }
-        done += piece.len() as u64;
-    }
+    copy_bytes(segment, &*target, segment.len).map_err(failed)?;
     target.set_len(segment.len).map_err(failed)?;
     target.sync_all().map_err(failed)?;
     Ok(Repair {
@@ -324,6 +321,22 @@ fn keep_copy(disk: &dyn Disk, dir: &Path, segment: &Segment, offset: u64) -> Res
         offset,
         copy,
     })
+}
+
+fn copy_bytes(segment: &Segment, target: &dyn DiskFile, len: u64) -> io::Result<()> {
+    const COPY_BYTES: usize = 1 << 20;
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut done = 0;
+    while done < len {
+        let piece = &mut buffer[..(len - done).min(COPY_BYTES as u64) as usize];
+        segment.file.read_exact_at(piece, done)?;
+        // The zeros behind the last record stay a hole.
+        if piece.iter().any(|&byte| byte != 0) {
+            target.write_all_at(piece, done)?;
+        }
+        done += piece.len() as u64;
+    }
+    Ok(())
 }
 
 fn decode_entry(decoder: &Decoder, data: Bytes) -> Result<Entry, Error> {
@@ -365,7 +378,7 @@ fn metadata_conflict(decoder: &Decoder, expected: Metadata, found: Metadata) -> 
 /// Locked segment files by name, for the writer.
 pub(crate) fn into_files(
     segments: Vec<Segment>,
-) -> impl Iterator<Item = (SegmentName, Arc<dyn seams::DiskFile>)> {
+) -> impl Iterator<Item = (SegmentName, Arc<dyn DiskFile>)> {
     segments
         .into_iter()
         .map(|segment| (segment.name, segment.file))

@@ -60,6 +60,8 @@ pub struct Wal {
     buffer: Vec<u8>,
     /// Where in the tail the buffer goes.
     written: u64,
+    /// Up to where the tail is durable.
+    synced: u64,
     /// Whether anything was written or buffered since the last sync.
     unsynced: bool,
     crc: u32,
@@ -136,6 +138,7 @@ impl Wal {
             next: None,
             prepared: 0,
             written: buffer.len() as u64,
+            synced: buffer.len() as u64,
             buffer: Vec::new(),
             unsynced: false,
             crc,
@@ -175,9 +178,10 @@ impl Wal {
             prepared: 0,
             buffer: Vec::new(),
             written: tail.offset,
+            synced: tail.offset,
             unsynced: false,
             crc: tail.crc,
-            state: recovered.hard_state.clone(),
+            state: recovered.hard_state,
             last_index: tail.last_index,
             index: Arc::new(Mutex::new(index)),
             stopped: None,
@@ -209,7 +213,8 @@ impl Wal {
     /// before a [`Wal::sync`]: there are entries, or term or vote changed. A new commit index alone
     /// may wait.
     ///
-    /// When the segment is full afterwards, all of it is synced and the next one begun.
+    /// When the segment was full before, this is its last save: all of it is synced and the next one
+    /// begun (as etcd does, whose files are the same to the byte).
     ///
     /// # Panics
     /// If entries leave a hole in the log: that is a mistake of ours, and a log with a hole cannot
@@ -231,10 +236,10 @@ impl Wal {
         self.unsynced = true;
         self.append(entries);
         if let Some(state) = hard_state {
-            self.state = state.clone();
+            self.state = *state;
             record::encode(&mut self.buffer, &mut self.crc, kind::STATE, state);
         }
-        if self.written + self.buffer.len() as u64 >= self.segment_bytes {
+        if self.written >= self.segment_bytes {
             self.cut()?;
         } else if self.buffer.len() >= BUFFER_BYTES_MAX {
             self.write()?;
@@ -257,6 +262,7 @@ impl Wal {
         };
         self.done(result, "sync")?;
         self.unsynced = false;
+        self.synced = self.written;
         Ok(())
     }
 
@@ -390,11 +396,6 @@ impl Wal {
             return Ok(());
         }
         let result = self.tail().write_all_at(&self.buffer, self.written);
-        if result.is_err() {
-            // Half a batch may be there. Cut it off if the disk still can; if not, the next start
-            // finds it torn.
-            let _ = self.tail().set_len(self.written);
-        }
         self.done(result, "write")?;
         self.written += self.buffer.len() as u64;
         self.index.lock().set_tail_len(self.written);
@@ -445,6 +446,7 @@ impl Wal {
 
         self.files.push_back((name, file));
         self.written = head.len() as u64;
+        self.synced = self.written;
         self.index.lock().add_segment(name, self.written);
         Ok(())
     }
@@ -454,8 +456,15 @@ impl Wal {
         &**file
     }
 
+    /// Stops the log if an operation on the tail failed, and cuts off what is not known to be
+    /// durable, if the disk still can.
+    ///
+    /// Without the cut: after a failed fdatasync the kernel takes the pages for clean. A process
+    /// that starts again on this machine reads them, believes in them, syncs (there is nothing to
+    /// write, so it succeeds), acknowledges more, and the next power cut takes them all.
     fn done(&mut self, result: std::io::Result<()>, operation: &'static str) -> Result<(), Error> {
         result.map_err(|source| {
+            let _ = self.tail().set_len(self.synced);
             let (name, _) = self.files.back().expect("a log has a tail");
             let path = self.dir.join(name.to_string());
             self.stop(Error::io(operation, &path, source))
@@ -492,7 +501,8 @@ fn sync_dir_and_parent(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
         _ => Path::new("."),
     };
     for dir in [dir, parent] {
-        disk.sync_dir(dir).map_err(|source| Error::io("sync", dir, source))?;
+        disk.sync_dir(dir)
+            .map_err(|source| Error::io("sync", dir, source))?;
     }
     Ok(())
 }
