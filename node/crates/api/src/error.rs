@@ -307,4 +307,14 @@ mod tests {
         assert_eq!(Code::from_number(17), Code::Unknown);
         assert_eq!(Code::from_number(-1), Code::Unknown);
     }
+
+    #[cfg(any(feature = "client", feature = "server"))]
+    #[test]
+    fn a_status_carries_code_and_text() {
+        for error in Error::ALL {
+            let status = tonic::Status::from(error.clone());
+            assert_eq!(status.code() as i32, error.code() as i32);
+            assert_eq!(status.message(), error.text());
+        }
+    }
 }
