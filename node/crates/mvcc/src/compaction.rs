@@ -155,7 +155,7 @@ impl MvccWriter {
         writer.put(Bucket::Meta, SCHEDULED_COMPACT, meta_value(revision));
         state.compacted = revision;
         self.mvcc.publish(&state);
-        let hashing = Hashing::new(&state, previous, revision);
+        let hashing = Hashing::new(previous, revision);
         drop(state);
         // Only a hash that covers all that happened since the last finished compaction can
         // be compared with another member's.

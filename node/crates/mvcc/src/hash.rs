@@ -63,10 +63,7 @@ impl Mvcc {
                     1.. => check_revision(revision, state.current, state.compacted)?,
                     _ => revision,
                 };
-                (
-                    state.current,
-                    Hashing::new(&state, state.compacted, revision),
-                )
+                (state.current, Hashing::new(state.compacted, revision))
             };
             let mut hash = hash;
             let mut more = true;
@@ -105,10 +102,17 @@ pub(crate) struct Hashing {
     pub(crate) compact_revision: i64,
     pub(crate) revision: i64,
     /// Whether any key lives at `revision`. If none does, etcd leaves nothing out.
-    any_live: bool,
+    any_live: AnyLive,
     crc: u32,
     /// Where to go on.
     next: Option<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+enum AnyLive {
+    /// None below this key.
+    Unknown(Box<[u8]>),
+    Known(bool),
 }
 
 /// What to do with a record.
@@ -135,14 +139,15 @@ struct Pending {
 }
 
 impl Hashing {
-    pub(crate) fn new(state: &State, compact_revision: i64, revision: i64) -> Self {
+    pub(crate) fn new(compact_revision: i64, revision: i64) -> Self {
         let crc = crc32c::crc32c(Bucket::Key.name());
+        let any_live = AnyLive::Unknown(Box::default());
         Self {
             compact_revision,
             revision,
-            any_live: any_live(&state.index, revision),
+            any_live,
             crc,
-            next: Some([].into()),
+            next: Some(Box::default()),
         }
     }
 
@@ -154,6 +159,14 @@ impl Hashing {
         records_max: usize,
         valid: impl Fn(&State, &Self) -> bool,
     ) -> Result<Option<bool>, Error> {
+        if let AnyLive::Unknown(from) = &self.any_live {
+            let state = mvcc.state.read();
+            if !valid(&state, self) {
+                return Ok(None);
+            }
+            self.any_live = any_live(&state.index, from, self.revision);
+            return Ok(Some(true));
+        }
         let Some(from) = self.next.take() else {
             return Ok(Some(false));
         };
@@ -229,7 +242,9 @@ impl Hashing {
     fn rule(&self, revision: Revision, tombstone: bool) -> Rule {
         if revision.main > self.revision || (tombstone && revision.main == self.compact_revision) {
             Rule::Skip
-        } else if revision.main <= self.compact_revision && self.any_live {
+        } else if revision.main <= self.compact_revision
+            && !matches!(self.any_live, AnyLive::Known(false))
+        {
             Rule::HashIfLive
         } else {
             Rule::Hash
@@ -247,22 +262,18 @@ fn is_live(index: &Index, pending: &Pending, value: &[u8], at: i64) -> Result<bo
         .is_some_and(|located| located.modified == pending.revision))
 }
 
-fn any_live(index: &Index, at: i64) -> bool {
-    let mut any = false;
-    index.visit(
-        Keys {
-            from: &[],
-            end: None,
-        },
-        at,
-        &mut |_, located| {
-            any = located.is_some();
-            if any {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        },
-    );
-    any
+fn any_live(index: &Index, from: &[u8], at: i64) -> AnyLive {
+    let (mut walked, mut outcome) = (0, AnyLive::Known(false));
+    index.visit(Keys { from, end: None }, at, &mut |key, located| {
+        walked += 1;
+        if located.is_some() {
+            outcome = AnyLive::Known(true);
+        } else if walked > CHUNK_RECORDS {
+            outcome = AnyLive::Unknown(key.into());
+        } else {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(())
+    });
+    outcome
 }

@@ -66,6 +66,10 @@ impl<'a> RangeOptions<'a> {
         }
     }
 
+    fn wants_one_record(&self) -> bool {
+        self.end.is_empty() && !self.count_only && !self.keys_only
+    }
+
     fn limit(&self) -> usize {
         if self.limit > 0 {
             usize::try_from(self.limit).unwrap_or(usize::MAX)
@@ -172,7 +176,7 @@ impl Mvcc {
         options: &RangeOptions<'_>,
         pinned: Option<i64>,
     ) -> Result<Option<RangeResult>, Error> {
-        if options.end.is_empty() && !options.count_only && !options.keys_only {
+        if options.wants_one_record() {
             let found = self.try_get(options.key, options.revision, pinned)?;
             return Ok(found.map(|(kv, revision)| RangeResult {
                 count: i64::from(kv.is_some()),
@@ -281,6 +285,19 @@ pub(crate) fn range_inside(
     options: &RangeOptions<'_>,
 ) -> Result<RangeResult, Error> {
     let at = crate::store::check_revision(options.revision, current, state.compacted)?;
+    let record = |modified: Revision| match writer.get(Bucket::Key, &modified.to_bytes())? {
+        Some(bytes) => record::decode(modified, bytes).map(Some),
+        None => Err(Error::MissingRecord { at: modified }),
+    };
+    if options.wants_one_record() {
+        let located = state.index.get(options.key, at);
+        let kv = located.map_or(Ok(None), |located| record(located.modified))?;
+        return Ok(RangeResult {
+            count: i64::from(kv.is_some()),
+            kvs: kv.into_iter().collect(),
+            revision: current,
+        });
+    }
     let lookup = Lookup::new(options);
     let mut result = RangeResult {
         revision: current,
@@ -293,13 +310,7 @@ pub(crate) fn range_inside(
             .found
         {
             let modified = found.located.modified;
-            let kv = found.pair(|| match writer.get(Bucket::Key, &modified.to_bytes())? {
-                Some(bytes) => Ok(Some(record::decode(modified, bytes)?)),
-                None => Ok(None),
-            })?;
-            result
-                .kvs
-                .push(kv.ok_or(Error::MissingRecord { at: modified })?);
+            result.kvs.extend(found.pair(|| record(modified))?);
         }
     }
     result.count = match total {

@@ -631,3 +631,166 @@ fn damaged_records_stop_the_opening() {
         assert!(Mvcc::open(store.writer.backend(), &mut store.writer).is_err());
     }
 }
+
+/// Real threads: a writer that moves units between keys, readers who must always count
+/// the same number of them, compactions and hashes meanwhile, and a watcher who is slow.
+#[test]
+fn threads_see_whole_transactions() {
+    const KEYS: usize = 40;
+    const ROUNDS: u64 = 3000;
+    let mut store = Fixture::new();
+    let key = |number: usize| Bytes::from(format!("k{number:02}"));
+    let value = |units: u64| Bytes::from(units.to_string());
+    let units_of = |kv: &KeyValue| {
+        std::str::from_utf8(&kv.value)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let mut units = [10u64; KEYS];
+    let mut txn = store.mvcc_writer.txn(&mut store.writer);
+    for number in 0..KEYS {
+        txn.put(key(number), value(10), 0).unwrap();
+    }
+    txn.end().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let is_done = || done.load(std::sync::atomic::Ordering::Acquire);
+    let mvcc = store.mvcc.clone();
+    let stream = mvcc.watch_stream(Box::new(|| {}));
+    let watch = |watch_id, start_revision| {
+        let (key, range_end) = ("k".into(), "l".into());
+        stream.create(&pb::WatchCreateRequest {
+            key,
+            range_end,
+            start_revision,
+            watch_id,
+            ..Default::default()
+        });
+    };
+    watch(1, 2);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let mvcc = &mvcc;
+            scope.spawn(move || {
+                let all = pb::RangeRequest {
+                    key: "\0".into(),
+                    range_end: "\0".into(),
+                    ..Default::default()
+                };
+                while !is_done() {
+                    let revision = if reader == 0 { 0 } else { mvcc.revision() };
+                    match range_request(
+                        &**mvcc,
+                        &pb::RangeRequest {
+                            revision,
+                            ..all.clone()
+                        },
+                    ) {
+                        Ok(response) => {
+                            assert_eq!(
+                                response.kvs.iter().map(units_of).sum::<u64>(),
+                                10 * KEYS as u64
+                            );
+                            assert_eq!(response.count, response.kvs.len() as i64);
+                        }
+                        Err(Error::Compacted) => assert_ne!(revision, 0),
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !is_done() || mvcc.is_compacting() {
+                mvcc.compaction_hash_step(50).unwrap();
+                match mvcc.hash_by_revision(0) {
+                    Ok(_) | Err(Error::Compacted) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let watcher = scope.spawn(|| {
+            let all = pb::RangeRequest {
+                key: "\0".into(),
+                range_end: "\0".into(),
+                ..Default::default()
+            };
+            let (mut units, mut revision, mut watch_id) = (BTreeMap::new(), 0, 1);
+            loop {
+                let over = is_done();
+                mvcc.sync_watchers(200).unwrap();
+                while let Some(response) = stream.next() {
+                    match response {
+                        watch::Response::Events {
+                            events,
+                            watch_id: of,
+                            ..
+                        } if of == watch_id => {
+                            for event in events.iter() {
+                                assert!(event.change.kv.mod_revision >= revision);
+                                revision = event.change.kv.mod_revision;
+                                units.insert(
+                                    event.change.kv.key.clone(),
+                                    units_of(&event.change.kv),
+                                );
+                            }
+                            assert_eq!(
+                                units.values().sum::<u64>(),
+                                10 * KEYS as u64,
+                                "at {revision}"
+                            );
+                        }
+                        watch::Response::Compacted { .. } => {
+                            // As clients do: list, then watch from there.
+                            let list = range_request(&*mvcc, &all).unwrap();
+                            revision = list.header.unwrap().revision;
+                            units = list
+                                .kvs
+                                .iter()
+                                .map(|kv| (kv.key.clone(), units_of(kv)))
+                                .collect();
+                            watch_id += 1;
+                            watch(watch_id, revision + 1);
+                        }
+                        _ => {}
+                    }
+                }
+                if over && mvcc.watch_hub().counts().slow == 0 && stream.waiting() == 0 {
+                    return revision;
+                }
+            }
+        });
+        let mut chance = Chance::new(1);
+        for round in 0..ROUNDS {
+            let from = chance.below(KEYS as u64) as usize;
+            let to = (from + 1 + chance.below(KEYS as u64 - 1) as usize) % KEYS;
+            let moved = units[from].min(chance.below(4));
+            (units[from], units[to]) = (units[from] - moved, units[to] + moved);
+            let mut txn = store.mvcc_writer.txn(&mut store.writer);
+            txn.put(key(from), value(units[from]), 0).unwrap();
+            txn.put(key(to), value(units[to]), 0).unwrap();
+            txn.end().unwrap();
+            store.writer.end_entry(round + 1, 1);
+            if round % 300 == 299 {
+                store
+                    .mvcc_writer
+                    .compact(&mut store.writer, mvcc.revision() - 20)
+                    .unwrap();
+            }
+            store
+                .mvcc_writer
+                .compact_step(&mut store.writer, 10)
+                .unwrap();
+            if round % 100 == 0 {
+                store.committer.commit().unwrap();
+            }
+        }
+        while store
+            .mvcc_writer
+            .compact_step(&mut store.writer, 100)
+            .unwrap()
+            != CompactStep::Idle
+        {}
+        done.store(true, std::sync::atomic::Ordering::Release);
+        assert_eq!(watcher.join().unwrap(), mvcc.revision());
+    });
+}

@@ -76,7 +76,8 @@ impl MvccWriter {
         &self.mvcc
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction. Until it ends, reads of the store by this thread other than the
+    /// transaction's own would wait for ever.
     pub fn txn<'a>(&'a mut self, writer: &'a mut Writer) -> WriteTxn<'a> {
         let state = self.mvcc.state.write();
         let begin = state.current;

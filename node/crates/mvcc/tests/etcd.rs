@@ -1,4 +1,8 @@
 //! Against database files and hashes that a real etcd 3.7.3 made (testdata/record.sh).
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may stop at what it does not expect"
+)]
 
 use std::ops::ControlFlow;
 use std::path::Path;

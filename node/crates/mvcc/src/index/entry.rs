@@ -268,7 +268,8 @@ impl Entry {
 
     fn origin_of(&self, place: usize) -> Option<Origin> {
         let version = self.older[place].state;
-        if version == OLDER_VERSION_MAX {
+        // A put of version 0 cannot be; a damaged file may say so.
+        if version == 0 || version == OLDER_VERSION_MAX {
             return None;
         }
         let version = i64::from(version);

@@ -113,7 +113,7 @@ impl Round {
     }
 
     fn choose(hub: &mut Hub, compacted: i64, wakes: &mut Wakes) -> Option<Self> {
-        let first = loop {
+        let (head, first) = loop {
             let key = hub.turn.pop_front()?;
             let Some(watcher) = hub.watchers.get_mut(&key) else {
                 continue;
@@ -131,7 +131,7 @@ impl Round {
                 // The store was replaced while it waited for a later revision.
                 hub.set_synced(key);
             } else {
-                break min_revision;
+                break (key, min_revision);
             }
         };
         let looked_at = hub
@@ -141,11 +141,10 @@ impl Round {
         let mut keys: Vec<_> = looked_at
             .take_while(|(min_revision, _)| *min_revision <= hub.current)
             .map(|(_, key)| *key)
-            .filter(|key| hub.watchers[key].place == Place::Waiting)
-            .take(WATCHERS_MAX)
+            .filter(|key| *key != head && hub.watchers[key].place == Place::Waiting)
+            .take(WATCHERS_MAX - 1)
             .collect();
-        let own = |key: &WatcherKey| hub.watchers[key].filter.min_revision == first;
-        debug_assert!(keys.iter().any(own), "the first is among them");
+        keys.push(head);
         keys.sort_unstable();
         let mut round = Self {
             chosen: Vec::with_capacity(keys.len()),
