@@ -357,8 +357,15 @@ fn decode_state(decoder: &Decoder, data: Bytes) -> Result<HardState, Error> {
 }
 
 fn decode_snapshot(decoder: &Decoder, data: Bytes) -> Result<SnapshotRecord, Error> {
-    SnapshotRecord::decode(data)
-        .map_err(|error| decoder.corrupt("a snapshot record".into(), error.to_string()))
+    let snapshot = SnapshotRecord::decode(data)
+        .map_err(|error| decoder.corrupt("a snapshot record".into(), error.to_string()))?;
+    if snapshot.index == u64::MAX {
+        return Err(decoder.corrupt(
+            "a snapshot with an index".into(),
+            format!("index {}", u64::MAX),
+        ));
+    }
+    Ok(snapshot)
 }
 
 fn metadata_conflict(decoder: &Decoder, expected: Metadata, found: Metadata) -> Error {
