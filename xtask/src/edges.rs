@@ -72,6 +72,8 @@ pub(crate) const ROOMS: &[Room] = &[
         ],
     ),
     room("rpc", &["api", "apply", "mvcc", "server"]),
+    room("local", &["api"]),
+    room("bench", &["api", "local"]),
     room("quorate", &["rpc", "seams", "server"]),
     // chores
     room("xtask", &[]),
