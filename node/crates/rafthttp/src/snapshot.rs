@@ -271,12 +271,10 @@ impl Body for SnapshotBody {
 pub(crate) enum NotReceived {
     /// The message before the database: 400.
     BadMessage(String),
-    /// The sender was removed, or the message is not for us: 403.
-    Forbidden(&'static str),
     /// Saving failed: 500.
     NotSaved(String),
-    /// Raft did not take the message: 500.
-    NotStepped,
+    /// Raft did not or must not take the message: 500.
+    NotStepped(&'static str),
 }
 
 /// Receives one snapshot: reads the message, saves the database, steps the message.
@@ -293,6 +291,8 @@ pub(crate) async fn receive(shared: &Shared, mut body: Incoming) -> Result<(), N
             Ok(Some(message)) => break message,
             Ok(None) => match next_piece(shared, &mut body).await.map_err(bad)? {
                 Some(piece) => decoder.push(piece),
+                // Go's words for an end before, and an end within.
+                None if decoder.take_rest().is_empty() => return Err(bad("EOF".to_owned())),
                 None => return Err(bad("unexpected EOF".to_owned())),
             },
             Err(error) => return Err(bad(error.to_string())),
@@ -313,12 +313,12 @@ pub(crate) async fn receive(shared: &Shared, mut body: Incoming) -> Result<(), N
         return Err(NotReceived::BadMessage(text.to_owned()));
     }
     if shared.raft.is_removed(from) {
-        return Err(NotReceived::Forbidden(
+        return Err(NotReceived::NotStepped(
             "cannot process message from removed member",
         ));
     }
     if message.to != config.member_id.0 {
-        return Err(NotReceived::Forbidden(
+        return Err(NotReceived::NotStepped(
             "cannot process message to mismatch member",
         ));
     }
@@ -342,7 +342,7 @@ pub(crate) async fn receive(shared: &Shared, mut body: Incoming) -> Result<(), N
         "received and saved a database snapshot"
     );
     if !shared.raft.process(vec![message]) {
-        return Err(NotReceived::NotStepped);
+        return Err(NotReceived::NotStepped("its queue is full or it stops"));
     }
     Ok(())
 }
