@@ -70,7 +70,7 @@ pub fn run(door: Door) -> Result<()> {
     if let Err(reason) = &reason {
         running.member.shared.fatal(format!("{reason:#}"));
     } else {
-        running.member.shared.fatal("asked to stop".to_owned());
+        running.member.shared.asked_to_stop();
     }
     for server in servers {
         if server.join().is_err() {

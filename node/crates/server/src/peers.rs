@@ -2,7 +2,6 @@
 //! its first start. The bytes are `rafthttp`'s; what they mean is decided here.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use rafthttp::{
     Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, Limits, PeerApi, Raft,
     Refusal, SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
 };
-use seams::{Disk, DiskFile, OpenMode};
+use snap::{DatabaseReceiver, Snapshotter};
 
 use crate::boot::Start;
 use crate::config::Config;
@@ -42,7 +41,7 @@ pub struct Peers {
 pub fn start(
     config: &Config,
     shared: &Arc<Shared>,
-    disk: &Arc<dyn Disk>,
+    snapshotter: &Snapshotter,
     api: &Arc<Port>,
     runtime: &tokio::runtime::Handle,
 ) -> Result<(Peers, RaftOutbound)> {
@@ -58,7 +57,7 @@ pub fn start(
         transport,
         Arc::new(Inbound { shared: shared.clone() }),
         api.clone(),
-        Arc::new(ReceivedSnapshots { disk: disk.clone(), dir: config.snap_dir() }),
+        Arc::new(ReceivedSnapshots { snapshotter: snapshotter.clone() }),
         runtime.clone(),
     )?;
     let outbound =
@@ -354,64 +353,35 @@ impl Raft for Inbound {
 
 /// Databases from the leader, into `<index>.snap.db` in the snapshot directory.
 struct ReceivedSnapshots {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    snapshotter: Snapshotter,
 }
 
 impl SnapshotStore for ReceivedSnapshots {
     fn receive(&self, message: &Message) -> BoxFuture<'static, io::Result<Box<dyn SnapshotWriter>>> {
-        let index = message
-            .snapshot
-            .as_ref()
-            .and_then(|snapshot| snapshot.metadata.as_ref())
-            .map_or(0, |metadata| metadata.index);
-        let (disk, dir) = (self.disk.clone(), self.dir.clone());
+        let index = message.snapshot.as_ref().map_or(0, raftpb::Snapshot::index);
+        let snapshotter = self.snapshotter.clone();
         Box::pin(async move {
-            let temporary = dir.join(format!("tmp{index:016x}"));
-            let path = dir.join(format!("{index:016x}.snap.db"));
             tracing::info!(index, "receiving database snapshot");
-            let file = blocking(move || {
-                let _ = disk.remove_file(&temporary);
-                let file = disk.open(&temporary, OpenMode::CreateNew)?;
-                Ok(ReceivedFile { disk, file, dir, temporary, path, written: 0, finished: false })
-            });
-            Ok(Box::new(Receiving(Some(file.await?))) as Box<dyn SnapshotWriter>)
+            let receiver = blocking(move || snapshotter.receive_database(index)).await?;
+            Ok(Box::new(Receiving(Some(receiver))) as Box<dyn SnapshotWriter>)
         })
     }
 }
 
-struct ReceivedFile {
-    disk: Arc<dyn Disk>,
-    file: Arc<dyn DiskFile>,
-    dir: PathBuf,
-    temporary: PathBuf,
-    path: PathBuf,
-    written: u64,
-    finished: bool,
-}
+/// `None` only while a write is on the pool.
+struct Receiving(Option<DatabaseReceiver>);
 
-impl Drop for ReceivedFile {
-    fn drop(&mut self) {
-        if !self.finished {
-            let _ = self.disk.remove_file(&self.temporary);
-        }
+impl Receiving {
+    fn take(&mut self) -> io::Result<DatabaseReceiver> {
+        self.0.take().ok_or_else(|| io::Error::other("an earlier write failed"))
     }
 }
-
-/// `None` only while a write is on the pool.
-struct Receiving(Option<ReceivedFile>);
 
 impl SnapshotWriter for Receiving {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
-            let Some(mut received) = self.0.take() else {
-                return Err(io::Error::other("an earlier write failed"));
-            };
-            let written = blocking(move || {
-                received.file.write_all_at(&bytes, received.written)?;
-                received.written += bytes.len() as u64;
-                Ok(received)
-            });
+            let mut receiver = self.take()?;
+            let written = blocking(move || receiver.write(&bytes).map(|()| receiver));
             self.0 = Some(written.await?);
             Ok(())
         })
@@ -419,26 +389,20 @@ impl SnapshotWriter for Receiving {
 
     fn finish(mut self: Box<Self>) -> BoxFuture<'static, io::Result<()>> {
         Box::pin(async move {
-            let Some(mut received) = self.0.take() else {
-                return Err(io::Error::other("an earlier write failed"));
-            };
-            blocking(move || {
-                received.file.sync_all()?;
-                received.disk.rename(&received.temporary, &received.path)?;
-                received.finished = true;
-                received.disk.sync_dir(&received.dir)?;
-                tracing::info!(path = %received.path.display(), bytes = received.written, "saved database snapshot");
-                Ok(())
-            })
-            .await
+            let receiver = self.take()?;
+            let bytes = receiver.written();
+            let path = blocking(move || receiver.finish()).await?;
+            tracing::info!(path = %path.display(), bytes, "saved database snapshot");
+            Ok(())
         })
     }
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    work: impl FnOnce() -> Result<T, snap::Error> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?;
+    done.map_err(io::Error::other)
 }
 
 /// What this member answers on its peer port.
@@ -723,9 +687,4 @@ fn resolve(url: &str) -> Result<Vec<std::net::SocketAddr>> {
         .collect();
     addresses.sort();
     Ok(addresses)
-}
-
-/// Where a received database lies until it is put in place.
-pub fn received_path(snap_dir: &Path, index: u64) -> PathBuf {
-    snap_dir.join(format!("{index:016x}.snap.db"))
 }

@@ -391,16 +391,24 @@ impl Shared {
         }
     }
 
-    /// Ends the member with a reason. The first reason stays.
+    /// Ends the member because it cannot go on. The first reason stays.
     pub fn fatal(&self, reason: String) {
-        self.stopping.send_if_modified(|stopping| {
-            if stopping.is_some() {
-                return false;
-            }
+        if self.end(reason.clone()) {
             tracing::error!(reason, "the member stops");
-            *stopping = Some(reason);
-            true
-        });
+        }
+    }
+
+    /// Ends the member because it was asked to.
+    pub fn asked_to_stop(&self) {
+        self.end("the member was asked to stop".to_owned());
+    }
+
+    fn end(&self, reason: String) -> bool {
+        self.stopping.send_if_modified(|stopping| {
+            let first = stopping.is_none();
+            stopping.get_or_insert(reason);
+            first
+        })
     }
 
     /// Turns to `Some` once the member must stop.

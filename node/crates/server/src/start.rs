@@ -111,6 +111,7 @@ pub fn start(
         (config.request_timeout().as_millis() / tick_ms).max(1) as u32;
     let node = RaftNode::new(raft_config, recovered)?;
 
+    let received = snapshotter.clone();
     let wal_metrics: Arc<WalMetrics> = Arc::default();
     let writer = WalWriter {
         wal,
@@ -166,7 +167,7 @@ pub fn start(
     })?;
 
     let port: Arc<Port> = Arc::default();
-    let (peers, outbound) = peers::start(&config, &shared, disk, &port, peers_runtime)?;
+    let (peers, outbound) = peers::start(&config, &shared, &received, &port, peers_runtime)?;
     let raft_loop = RaftLoop {
         node,
         inbox: shared.inbox.clone(),

@@ -145,6 +145,7 @@ impl WalWriter {
                     self.wal.release_to(index)?;
                     self.wal.purge(self.max_wals)?;
                     self.snapshotter.purge(self.max_snapshots)?;
+                    self.snapshotter.release_databases(index)?;
                     tracing::info!(snapshot_index = index, "saved snapshot to disk");
                     compacted(compact_to);
                 }
@@ -179,8 +180,18 @@ impl WalWriter {
                 return;
             }
             match self.turn(&mut jobs, |index| raft.compact_to(index)) {
-                Ok(Some(number)) => raft.persisted(number),
-                Ok(None) => {}
+                Ok(number) => {
+                    if let Some(number) = number {
+                        raft.persisted(number);
+                    }
+                    // The next segment is made ahead, so that the cut need not wait for it. A
+                    // disk without room says so there.
+                    if self.wal.wants_next()
+                        && let Err(error) = self.wal.prepare_next()
+                    {
+                        tracing::warn!(%error, "the next log segment cannot be made ahead");
+                    }
+                }
                 Err(error) => {
                     shared.fatal(format!(
                         "{error}; nothing that was not on disk has been acknowledged. Make room or mend the disk, then start this member again"

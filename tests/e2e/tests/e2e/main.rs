@@ -1,4 +1,5 @@
 //! Real members, real etcd tools, real kill -9.
 
+mod cluster;
 mod load;
 mod swap;

@@ -1,0 +1,80 @@
+//! Three members: ours alone, and one of ours among two of etcd.
+
+use std::time::Duration;
+
+use testkit::{Cluster, Kind, Spec, eventually, left_out};
+
+use crate::load::{Load, assert_holds, read_all};
+
+const MISSING: &str = "etcd or etcdctl is missing; run `make tools`";
+
+#[test]
+fn three_of_ours_survive_the_kill_of_each() {
+    survive("three_of_ours", &[Kind::Quorate; 3]);
+}
+
+#[test]
+fn one_of_ours_among_two_of_etcd_survives_the_kill_of_each() {
+    survive("one_among_two", &[Kind::Etcd, Kind::Quorate, Kind::Etcd]);
+}
+
+/// A load of puts while each member is killed and comes back; then all members hold the same.
+fn survive(name: &str, kinds: &[Kind]) {
+    let spec = Spec { kinds: kinds.to_vec(), flags: Vec::new() }
+        .flag("--snapshot-count=500")
+        .flag("--snapshot-catchup-entries=200");
+    let Some(mut cluster) = Cluster::start(&spec) else {
+        return left_out(name, MISSING);
+    };
+    let endpoints = cluster.endpoints();
+    let load = Load::start(&endpoints, "k", 12);
+    for index in 0..kinds.len() {
+        grow(&load, 500);
+        cluster.members[index].kill();
+        grow(&load, 700);
+        cluster.members[index].start();
+    }
+    let leader = cluster.leader();
+    grow(&load, 300);
+    cluster.members[leader].kill();
+    grow(&load, 300);
+    cluster.members[leader].start();
+    let acknowledged = load.finish();
+
+    for endpoint in &endpoints {
+        assert_holds(&read_all(std::slice::from_ref(endpoint), "k"), &acknowledged);
+    }
+    assert_same_hash(&cluster);
+}
+
+fn grow(load: &Load, by: u64) {
+    let goal = load.count() + by;
+    eventually("more writes", Duration::from_secs(60), || match load.count() {
+        count if count >= goal => Ok(()),
+        count => Err(format!("{count} of {goal} acknowledged")),
+    });
+}
+
+/// HashKV of every member at the same revision.
+fn assert_same_hash(cluster: &Cluster) {
+    eventually("equal hashes", Duration::from_secs(20), || {
+        let json = cluster.etcdctl().json(&["endpoint", "hashkv"]);
+        let hashes: Vec<(u64, i64)> = json
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| {
+                let hash = &one["HashKV"];
+                (
+                    hash["hash"].as_u64().unwrap_or_default(),
+                    hash["header"]["revision"].as_i64().unwrap_or_default(),
+                )
+            })
+            .collect();
+        if hashes.len() == cluster.members.len() && hashes.windows(2).all(|pair| pair[0] == pair[1]) {
+            Ok(())
+        } else {
+            Err(format!("hash and revision: {hashes:?}"))
+        }
+    });
+}
