@@ -18,7 +18,44 @@ fn one_of_ours_among_two_of_etcd_survives_the_kill_of_each() {
     survive("one_among_two", &[Kind::Etcd, Kind::Quorate, Kind::Etcd]);
 }
 
-/// A load of puts while each member is killed and comes back; then all members hold the same.
+#[test]
+fn ours_takes_a_snapshot_of_etcd() {
+    let kinds = [Kind::Etcd, Kind::Quorate, Kind::Etcd];
+    snapshot("snapshot_from_etcd", &kinds, 1, "applied snapshot");
+}
+
+#[test]
+fn etcd_takes_a_snapshot_of_ours() {
+    // The two that stay are ours, so one of them leads and sends.
+    let kinds = [Kind::Quorate, Kind::Etcd, Kind::Quorate];
+    snapshot("snapshot_to_etcd", &kinds, 1, "applied snapshot");
+}
+
+/// A member that missed more than the log keeps gets the database, and says so.
+fn snapshot(name: &str, kinds: &[Kind], behind: usize, words: &str) {
+    let spec = Spec { kinds: kinds.to_vec(), flags: Vec::new() }
+        .flag("--snapshot-count=100")
+        .flag("--snapshot-catchup-entries=50")
+        .flag("--max-wals=1");
+    let Some(mut cluster) = Cluster::start(&spec) else {
+        return left_out(name, MISSING);
+    };
+    let endpoints = cluster.endpoints();
+    let load = Load::start(&endpoints, "k", 12);
+    grow(&load, 300);
+    cluster.members[behind].kill();
+    grow(&load, 2000);
+    let acknowledged = load.finish();
+    cluster.members[behind].start();
+    let behind = &cluster.members[behind];
+    eventually("the snapshot", Duration::from_secs(20), || {
+        if behind.log_text().contains(words) { Ok(()) } else { Err("not in its log".to_owned()) }
+    });
+    assert_holds(&read_all(&[behind.endpoint()], "k"), &acknowledged);
+    assert_same_hash(&cluster);
+}
+
+/// A load of puts, deletes and txns while each member is killed and comes back; then all members hold the same.
 fn survive(name: &str, kinds: &[Kind]) {
     let spec = Spec { kinds: kinds.to_vec(), flags: Vec::new() }
         .flag("--snapshot-count=500")

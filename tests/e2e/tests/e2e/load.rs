@@ -89,25 +89,55 @@ async fn write(
     acknowledged: Arc<Mutex<Acknowledged>>,
     count: Arc<AtomicU64>,
 ) {
+    let key_of = |number: u64| format!("{prefix}{number:08}").into_bytes();
     let mut number = 0u64;
     while !stop.load(Ordering::Relaxed) {
-        let key = format!("{prefix}{number:08}").into_bytes();
+        let key = key_of(number);
         let value = format!("value of {number} {}", "x".repeat((number % 200) as usize)).into_bytes();
-        number += 1;
         let put = pb::PutRequest {
             key: key.clone().into(),
             value: value.clone().into(),
             ..Default::default()
         };
-        match client.put(put).await {
-            Ok(answer) => {
-                let revision = answer.into_inner().header.map_or(0, |header| header.revision);
+        // Most are puts; some are txns that put, some delete an older key of the same writer.
+        let result = match number % 10 {
+            3 => client.txn(put_if_absent(put)).await.map(|answer| answer.into_inner().header),
+            7 => {
+                let old = key_of(number - 4);
+                acknowledged.lock().expect("no writer panicked").remove(&old);
+                let delete = pb::DeleteRangeRequest { key: old.into(), ..Default::default() };
+                if client.delete_range(delete).await.is_ok() {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                client.put(put).await.map(|answer| answer.into_inner().header)
+            }
+            _ => client.put(put).await.map(|answer| answer.into_inner().header),
+        };
+        number += 1;
+        match result {
+            Ok(header) => {
+                let revision = header.map_or(0, |header| header.revision);
                 acknowledged.lock().expect("no writer panicked").insert(key, (value, revision));
                 count.fetch_add(1, Ordering::Relaxed);
             }
             // Not acknowledged: it may or may not be there. The key is not used again.
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
+    }
+}
+
+fn put_if_absent(put: pb::PutRequest) -> pb::TxnRequest {
+    let absent = pb::Compare {
+        result: pb::compare::CompareResult::Equal as i32,
+        target: pb::compare::CompareTarget::Create as i32,
+        key: put.key.clone(),
+        target_union: Some(pb::compare::TargetUnion::CreateRevision(0)),
+        ..Default::default()
+    };
+    pb::TxnRequest {
+        compare: vec![absent],
+        success: vec![pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }],
+        failure: vec![],
     }
 }
 
