@@ -274,6 +274,8 @@ impl<'a, 'w> Rewrite<'a, 'w> {
         let mut out = Vec::with_capacity(page.count() + 8);
         // The last changed child, not written yet: it may have to be joined with the next.
         let mut held: Option<Applied<'b>> = None;
+        // Whether the last one in `out` is as it was in the old tree, and not written just now.
+        let mut untouched = false;
         let mut shrunk = false;
         for index in 0..page.count() {
             let (key, id) = page.branch_element(index).map_err(explain)?;
@@ -307,6 +309,7 @@ impl<'a, 'w> Rewrite<'a, 'w> {
                     key: Key::new(key),
                     page: id,
                 });
+                untouched = true;
                 continue;
             }
             let child = self.apply_to_child(page, index, next, mine, depth)?;
@@ -319,14 +322,16 @@ impl<'a, 'w> Rewrite<'a, 'w> {
                 Some(before) if join || self.is_underfull(&child) => self.join(before, child)?,
                 Some(before) => {
                     self.write(&before.node, &mut out)?;
+                    untouched = false;
                     child
                 }
             });
         }
         if let Some(mut last) = held {
-            // What is before an underfull last child is an untouched one: a changed one would have
-            // been joined with it above.
+            // Its left neighbour, if it was changed too, is written already. Then the last child stays
+            // small: that neighbour was not underfull, and a page is never written twice.
             if self.is_underfull(&last)
+                && untouched
                 && let Some(before) = out.pop()
             {
                 let neighbour = self.take(before.page)?;

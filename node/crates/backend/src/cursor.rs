@@ -79,6 +79,9 @@ impl<'a> Cursor<'a> {
                     format!("element {index} is out of order"),
                 ));
             }
+            if !now.is_bucket() {
+                return Ok(());
+            }
         }
         self.settle()
     }

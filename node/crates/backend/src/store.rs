@@ -223,7 +223,7 @@ impl Store {
                 txid: base.meta.txid + 1,
                 ..base.meta
             };
-            let freed = self.judge_freed(base, freed, meta.txid)?;
+            let freed = self.judge_freed(base, freed, &taken, meta.txid)?;
             self.map(high_water)?;
             let pages = Pages {
                 mapping: Arc::clone(&self.mapping),
@@ -332,8 +332,14 @@ impl Store {
         Ok(())
     }
 
-    /// Each page may be freed once, and must have been in use.
-    fn judge_freed(&self, base: &Tree, freed: Vec<Run>, txid: u64) -> Result<Vec<Freed>, Error> {
+    /// Each page may be freed once, must have been in use, and not be written by the same transaction.
+    fn judge_freed(
+        &self,
+        base: &Tree,
+        freed: Vec<Run>,
+        taken: &[Run],
+        txid: u64,
+    ) -> Result<Vec<Freed>, Error> {
         let mut freed: Vec<Freed> = freed
             .into_iter()
             .chain(self.freelist)
@@ -352,6 +358,20 @@ impl Store {
             return Err(base
                 .pages
                 .explain(Damage::new(page, "it is in the tree twice")));
+        }
+        let mut taken = taken.to_vec();
+        taken.sort_unstable();
+        for Freed { run, .. } in &freed {
+            let above = taken.partition_point(|taken| taken.start < run.end());
+            if let Some(taken) = above.checked_sub(1).map(|at| taken[at])
+                && taken.end() > run.start
+            {
+                let what = format!(
+                    "it is in the tree, but was free until pages {}+{} were written",
+                    taken.start, taken.len
+                );
+                return Err(base.pages.explain(Damage::new(run.start, what)));
+            }
         }
         let unused = |page: &u64| self.free.contains(*page) || self.pending.contains(*page);
         if let Some(page) = freed

@@ -134,6 +134,15 @@ impl View {
                 .peek()
                 .map_err(explain)?
                 .filter(|element| to.is_none_or(|to| element.key < to));
+            if upper.is_none() && middle.is_none() {
+                // Nothing lies over the rest of the tree.
+                let Some(element) = lower else { return Ok(()) };
+                if f(element.key, element.value).is_break() {
+                    return Ok(());
+                }
+                cursor.advance().map_err(explain)?;
+                continue;
+            }
             // The smallest key of the three; the uppermost layer that has it decides.
             let least = [
                 upper.map(|(key, _)| key),

@@ -314,6 +314,44 @@ fn random_batches_read_back_like_the_model() {
 }
 
 #[test]
+fn trees_of_many_leaves_grow_and_shrink_like_the_model() {
+    for seed in seeds(8) {
+        let mut rng = SeededRng::new(seed);
+        let disk = MemDisk::new();
+        let mut store = Store::open(&disk, 1024, Model::new()).unwrap();
+        let bucket = [Bucket::Key, Bucket::Lease][rng.below(2) as usize];
+        for round in 0..60 {
+            // Long stretches go and come, so that leaves empty, join and split at every place.
+            let shrinking = round / 10 % 2 == 1;
+            for _ in 0..1 + rng.below(4) {
+                let from = rng.below(4000);
+                let (len, step) = (rng.below(600), 1 + rng.below(4));
+                for key in (from..from + len).step_by(step as usize) {
+                    let key = key.to_be_bytes();
+                    if rng.below(10) < if shrinking { 8 } else { 2 } {
+                        store.delete(bucket, &key);
+                    } else {
+                        let bytes_max = if rng.one_in(50) { 2000 } else { 60 };
+                        let value = vec![rng.next_u64() as u8; rng.below(bytes_max) as usize];
+                        store.put(bucket, &key, value.into());
+                    }
+                }
+            }
+            store.end_entry();
+            store.commit();
+            assert_holds(&store.backend.view(), &store.model);
+            if rng.one_in(3) {
+                // The walk at open finds every page once, every key in order.
+                let in_use = store.backend.size_in_use_bytes();
+                let again = Store::open(&disk.crashed(&mut rng), 1024, Model::new()).unwrap();
+                assert_holds(&again.backend.view(), &store.model);
+                assert_eq!(again.backend.size_in_use_bytes(), in_use);
+            }
+        }
+    }
+}
+
+#[test]
 fn ranges_and_single_keys_read_like_the_model() {
     let mut rng = SeededRng::new(5);
     let disk = MemDisk::new();
@@ -428,6 +466,13 @@ fn a_retry_after_a_doubtful_meta_page_survives_a_power_cut_at_any_point() {
         let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
         store.random_entry(&mut rng, false);
         store.commit();
+        // A reader keeps pages until after the first attempt, so that the second one finds others free.
+        let mut views = Vec::new();
+        for _ in 0..4 {
+            store.random_entry(&mut rng, false);
+            views.push(store.backend.view());
+            store.commit();
+        }
         let before = store.model.clone();
         store.random_entry(&mut rng, false);
         // The sync of the meta page fails: it may be on the disk, or not.
@@ -439,6 +484,9 @@ fn a_retry_after_a_doubtful_meta_page_survives_a_power_cut_at_any_point() {
         });
         assert!(store.committer.commit().is_err());
         disk.clear_faults();
+        if rng.one_in(2) {
+            views.clear();
+        }
         let operation = [FaultOperation::Write, FaultOperation::Sync][rng.below(2) as usize];
         disk.inject(Fault {
             operation,
@@ -1331,4 +1379,90 @@ fn a_file_of_etcd_is_read_and_carried_on() {
     assert_holds(&store.backend.view(), &store.model);
     let crashed = Store::open(&disk.crashed(&mut rng), 4096, Model::new()).unwrap();
     assert_holds(&crashed.backend.view(), &store.model);
+}
+
+#[test]
+fn batches_that_come_during_a_defragmentation_are_in_the_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let options = Options {
+        batch_changes: 20,
+        pending_bytes_max: 4 << 20,
+        ..options(4096)
+    };
+    let (backend, writer, mut committer) =
+        Backend::open(Arc::new(RealDisk), &path, options.clone()).unwrap();
+    let mut store = TwoEnds {
+        writer,
+        model: Model::new(),
+        index: 0,
+    };
+    let mut rng = SeededRng::new(4);
+    for _ in 0..5 {
+        store.random_entry(&mut rng, 200);
+        committer.commit().unwrap();
+    }
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let thread = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                store.random_entry(&mut rng, 10);
+                std::thread::yield_now();
+            }
+            store
+        }
+    });
+    // A copy takes a few steps; batches fall before, behind and at its place.
+    let mut during = 0;
+    for _ in 0..20 {
+        let commits = backend.commits();
+        committer.defragment().unwrap();
+        during += backend.commits() - commits;
+    }
+    assert!(
+        during > 20,
+        "only {during} commits in twenty defragmentations"
+    );
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    // The thread may be waiting for room.
+    while !thread.is_finished() {
+        committer.commit().unwrap();
+    }
+    let store = thread.join().unwrap();
+    while committer.commit().unwrap() < store.index {}
+    let model = store.model.clone();
+    drop((store, backend, committer));
+    let (backend, writer, committer) = Backend::open(Arc::new(RealDisk), &path, options).unwrap();
+    assert_holds(&backend.view(), &without_applied(&model, &backend.view()));
+    drop((writer, committer));
+}
+
+struct TwoEnds {
+    writer: Writer,
+    model: Model,
+    index: u64,
+}
+
+impl TwoEnds {
+    /// Changes of a hundred keys in each of three buckets.
+    fn random_entry(&mut self, rng: &mut SeededRng, changes: u64) {
+        for _ in 0..changes {
+            let bucket = [Bucket::Alarm, Bucket::Key, Bucket::Lease][rng.below(3) as usize];
+            let key = rng.below(100).to_be_bytes();
+            if rng.one_in(3) {
+                self.writer.delete(bucket, &key);
+                self.model.entry(bucket).or_default().remove(&key[..]);
+            } else {
+                let value = Bytes::from(vec![rng.next_u64() as u8; rng.below(60_000) as usize]);
+                self.writer.put(bucket, &key, value.clone());
+                self.model
+                    .entry(bucket)
+                    .or_default()
+                    .insert(key.to_vec(), value);
+            }
+        }
+        self.index += 1;
+        self.writer.end_entry(self.index, 1);
+    }
 }
