@@ -1,7 +1,7 @@
 //! # sim: a whole cluster under one seed
 //!
-//! Production's rooms (raftnode, wal, backend, mvcc, membership, apply) on a disk that forgets
-//! what was not synced, joined by a network that loses, delays, repeats and reorders, driven by
+//! Production's rooms (raftnode, wal, snap, backend, mvcc, membership, apply, and of server the
+//! start from a disk and the WAL writer) on a disk that forgets what was not synced, joined by a network that loses, delays, repeats and reorders, driven by
 //! one queue of events and one generator of chance. The same seed gives the same run, to the
 //! last line of its trace.
 //!
@@ -15,12 +15,11 @@
 //! A run has two phases. For a minute faults come every few seconds, and the properties must
 //! hold. Then the faults end, all come back, and the cluster must serve and agree.
 //!
-//! What it does not cover: sockets, threads and real time; the server's own glue (the lanes in
-//! `member.rs` stand for it).
+//! What it does not cover: sockets, threads and real time; and the server's loops, for which the
+//! lanes in `member.rs` stand.
 #![forbid(unsafe_code)]
 
 mod faults;
-mod files;
 mod member;
 mod network;
 mod properties;

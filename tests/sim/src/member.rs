@@ -15,36 +15,30 @@ use std::time::Duration;
 
 use api::etcdserverpb as pb;
 use apply::{Applier, Response};
-use backend::{Backend, Committer};
+use backend::Committer;
 use bytes::Bytes;
-use membership::{LEARNERS_MAX_DEFAULT, Membership, v2store};
+use membership::Membership;
 use mvcc::{COMPACT_STEP_RECORDS, HASH_STEP_RECORDS};
 use prost::Message as _;
 use raftnode::{
     ConfResult, Config, DropReason, Effects, Fetched, Inputs, Payload, Persist, Proposal, RaftNode,
     Role, SnapshotReady, SnapshotSent, Stop,
 };
-use raftpb::{ConfChange, Entry, MemberId, Message, MessageType, Snapshot, SnapshotMetadata};
+use raftpb::{ConfChange, Entry, MemberId, Message, MessageType, Snapshot};
 use seams::{Disk, MemDisk, Rng, SeededRng};
-use wal::{SnapshotRecord, Wal};
+use server::boot::{self, Booted};
+use server::config::Config as ServerConfig;
+use server::snapshots;
+use server::walwriter::{WalJob, WalWriter};
 
 use crate::properties::{Answer, Ask, Checked, Mirror, Properties, Violation};
-use crate::recovery::{self, Paths, Started};
+use crate::recovery;
 use crate::report::Counters;
 use crate::trace::Trace;
-use crate::{Breakage, MILLISECOND_US, files};
-
-/// Applied entries after which a snapshot is written (etcd: 10,000).
-const SNAPSHOT_ENTRIES: u64 = 200;
-
-/// Entries that stay in the log behind a snapshot (etcd: 5,000).
-const CATCH_UP_ENTRIES: u64 = 40;
+use crate::{Breakage, MILLISECOND_US};
 
 /// Entries that the applier takes in one go.
 const APPLY_BATCH: usize = 64;
-
-/// WAL segments that stay (etcd's `--max-wals`).
-const WAL_SEGMENTS_MAX: usize = 3;
 
 /// Who waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,11 +117,6 @@ pub struct Context<'a> {
     pub sync_us: (u64, u64),
 }
 
-enum WalJob {
-    Persist(Persist),
-    Record(SnapshotRecord),
-}
-
 enum ApplyJob {
     Entry(Entry),
     Install(Snapshot),
@@ -136,16 +125,16 @@ enum ApplyJob {
 /// A member that runs.
 pub struct Running {
     id: MemberId,
-    paths: Paths,
+    config: ServerConfig,
     disk: MemDisk,
     raft: RaftNode,
     term: u64,
     inputs: Inputs,
     turn_due: bool,
-    wal: Wal,
-    wal_queue: VecDeque<WalJob>,
-    /// Jobs that the disk is working on; 0 when it rests.
-    wal_batch: usize,
+    wal: WalWriter,
+    wal_queue: Vec<WalJob>,
+    /// What the disk is working on; empty when it rests.
+    wal_batch: Vec<WalJob>,
     applier: Applier,
     apply_queue: VecDeque<ApplyJob>,
     apply_due: bool,
@@ -156,54 +145,58 @@ pub struct Running {
     reads: BTreeMap<u64, (Waiter, Bytes)>,
     reads_confirmed: BTreeMap<(u64, u64), (Waiter, Bytes)>,
     next_request: u64,
-    snapshot_index: u64,
-    snapshot_pending: Option<Snapshot>,
-    record_due: Option<SnapshotRecord>,
+    /// Index of the last snapshot, and of the one that waits for the database's commit.
+    snapshot_last: u64,
+    snapshot_wanted: Option<u64>,
     sending: BTreeMap<MemberId, backend::Snapshot>,
 }
 
 impl Running {
-    /// Starts the member that lies on this disk; `boot` counts its starts.
+    /// Starts a member from what its disk gave; `boot` counts its starts.
     pub fn start(
         id: MemberId,
         boot: u64,
         disk: &MemDisk,
+        booted: Booted,
         context: &mut Context<'_>,
     ) -> Checked<Running> {
-        let Started {
-            mut wal,
+        let config = recovery::config();
+        let Booted {
+            wal,
+            snapshotter,
+            recovered,
             applier,
             committer,
-            recovered,
-        } = recovery::start(disk).map_err(|error| {
-            Violation::new(
-                "restart",
-                format!("{id} does not start from its disk: {error}"),
-            )
-        })?;
-        if context.breakage == Breakage::NoSync {
-            wal.set_unsafe_no_fsync(true);
-        }
+            ..
+        } = booted;
+        let wal = WalWriter {
+            wal,
+            snapshotter,
+            max_wals: config.max_wals,
+            max_snapshots: config.max_snapshots,
+            sync: context.breakage != Breakage::NoSync,
+            metrics: Arc::default(),
+        };
         let mirror = context
             .properties
             .starts(recovered.snapshot_index, &recovered.entries)?;
-        let snapshot_index = recovered.applied.max(recovered.snapshot_index);
+        let snapshot_last = recovered.snapshot_index;
         let seed = context.rng.next_u64();
-        let config = Config::new(id, Box::new(SeededRng::new(seed)));
-        let raft = RaftNode::new(config, recovered)
+        let raft_config = Config::new(id, Box::new(SeededRng::new(seed)));
+        let raft = RaftNode::new(raft_config, recovered)
             .map_err(|error| Violation::new("restart", format!("{id}: {error}")))?;
         let term = raft.status().term;
         let mut member = Running {
             id,
-            paths: Paths::new(),
+            config,
             disk: disk.clone(),
             raft,
             term,
             inputs: Inputs::default(),
             turn_due: false,
             wal,
-            wal_queue: VecDeque::new(),
-            wal_batch: 0,
+            wal_queue: Vec::new(),
+            wal_batch: Vec::new(),
             applier,
             apply_queue: VecDeque::new(),
             apply_due: false,
@@ -214,9 +207,8 @@ impl Running {
             reads: BTreeMap::new(),
             reads_confirmed: BTreeMap::new(),
             next_request: (id.0 << 48) | (boot << 32),
-            snapshot_index,
-            snapshot_pending: None,
-            record_due: None,
+            snapshot_last,
+            snapshot_wanted: None,
             sending: BTreeMap::new(),
         };
         context
@@ -278,8 +270,10 @@ impl Running {
         context: &mut Context<'_>,
     ) -> Checked {
         let index = message.snapshot.as_ref().map_or(0, Snapshot::index);
-        let path = files::received_database(&self.paths, index);
-        files::write(&self.disk, &path, database).map_err(|error| self.broken(&error))?;
+        self.wal
+            .snapshotter
+            .save_database(index, &mut &*database)
+            .map_err(|error| self.broken(&error))?;
         self.receive(message, context);
         Ok(())
     }
@@ -374,7 +368,7 @@ impl Running {
         };
         self.disk.inject(fault);
         if rng.one_in(2) {
-            let _ = self.run_wal_batch();
+            let _ = self.wal.turn(&mut self.wal_batch, |_| ());
         }
         if rng.one_in(2) {
             let _ = self.committer.commit();
@@ -423,10 +417,6 @@ impl Running {
         }
         if let Some(persist) = effects.persist {
             self.persist(persist, context)?;
-        }
-        if let Some(record) = self.record_due.take() {
-            self.wal_queue.push_back(WalJob::Record(record));
-            self.start_wal(context);
         }
         if let Some(state) = effects.soft_state {
             self.term = state.term;
@@ -482,7 +472,7 @@ impl Running {
         }
         for fetch in effects.fetches {
             context.counters.fetches += 1;
-            let reader = self.wal.reader();
+            let reader = self.wal.wal.reader();
             let fetched = Fetched {
                 from: fetch.from,
                 entries: reader.entries(fetch.from, fetch.to, fetch.max_bytes).ok(),
@@ -524,15 +514,15 @@ impl Running {
             self.inputs.persisted = Some(persist.number);
             self.turn_soon(context);
         }
-        self.wal_queue.push_back(WalJob::Persist(persist));
+        self.wal_queue.push(WalJob::Persist(persist));
         self.start_wal(context);
         Ok(())
     }
 
     /// One sync serves all that has queued up while the one before ran.
     fn start_wal(&mut self, context: &mut Context<'_>) {
-        if self.wal_batch == 0 && !self.wal_queue.is_empty() {
-            self.wal_batch = self.wal_queue.len();
+        if self.wal_batch.is_empty() && !self.wal_queue.is_empty() {
+            std::mem::swap(&mut self.wal_batch, &mut self.wal_queue);
             let (from, to) = context.sync_us;
             let delay = from + context.rng.below(to - from);
             context.actions.push(Action::After(delay, Local::WalDone));
@@ -540,57 +530,28 @@ impl Running {
     }
 
     fn wal_done(&mut self, context: &mut Context<'_>) -> Checked {
-        let (persisted, recorded) = self.run_wal_batch().map_err(|error| self.broken(&error))?;
+        let mut compact_to = None;
+        let persisted = self
+            .wal
+            .turn(&mut self.wal_batch, |index| compact_to = Some(index))
+            .map_err(|error| self.broken(&error))?;
         if let Some(number) = persisted
             && context.breakage != Breakage::PersistedTooEarly
         {
             self.inputs.persisted = Some(number);
             self.turn_soon(context);
         }
-        if let Some(index) = recorded {
+        if let Some(index) = compact_to {
             context.trace.line(
                 context.now_us,
-                format_args!("n{} wrote snapshot {index}", self.id),
+                format_args!("n{} wrote a snapshot, compacts to {index}", self.id),
             );
             context.counters.snapshots_written += 1;
-            self.inputs.compact_to = index.checked_sub(CATCH_UP_ENTRIES);
+            self.inputs.compact_to = Some(index);
             self.turn_soon(context);
         }
         self.start_wal(context);
         Ok(())
-    }
-
-    /// The number of the last write, and the index of a snapshot that was recorded.
-    fn run_wal_batch(&mut self) -> Result<(Option<u64>, Option<u64>), recovery::Error> {
-        let batch = std::mem::take(&mut self.wal_batch);
-        let (mut persisted, mut recorded, mut must_sync) = (None, None, false);
-        for job in self.wal_queue.drain(..batch) {
-            match job {
-                WalJob::Persist(persist) => {
-                    if let Some(snapshot) = &persist.snapshot {
-                        files::save_snapshot(&self.disk, &self.paths, snapshot)?;
-                        self.wal.save_snapshot(&record_of(snapshot))?;
-                        self.wal.release_to(snapshot.index())?;
-                    }
-                    self.wal
-                        .save(persist.hard_state.as_ref(), &persist.entries)?;
-                    must_sync |= persist.must_sync;
-                    persisted = Some(persist.number);
-                }
-                WalJob::Record(record) => {
-                    self.wal.save_snapshot(&record)?;
-                    self.wal.release_to(record.index)?;
-                    recorded = Some(record.index);
-                }
-            }
-        }
-        if must_sync {
-            self.wal.sync()?;
-        }
-        if recorded.is_some() {
-            self.wal.purge(WAL_SEGMENTS_MAX)?;
-        }
-        Ok((persisted, recorded))
     }
 
     // ---- the applier's lane ----
@@ -670,10 +631,11 @@ impl Running {
 
     fn install(&mut self, snapshot: &Snapshot, context: &mut Context<'_>) -> Checked {
         let index = snapshot.index();
-        files::install_database(&self.disk, &self.paths, index).map_err(|e| self.broken(&e))?;
+        let received = self.wal.snapshotter.database_path(index);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let (backend, writer, committer) = Backend::open(disk, &self.paths.db, recovery::options())
-            .map_err(|e| self.broken(&e))?;
+        boot::install_database(&disk, &self.config, &received).map_err(|e| self.broken(&e))?;
+        let (backend, writer, committer) =
+            boot::open_backend(&disk, &self.config).map_err(|e| self.broken(&e))?;
         self.applier
             .replace(backend, writer)
             .map_err(|e| self.broken(&e))?;
@@ -684,8 +646,8 @@ impl Running {
                 "snapshot {index} came with a database at {applied}"
             )));
         }
-        self.snapshot_index = index;
-        self.snapshot_pending = None;
+        self.snapshot_last = index;
+        self.snapshot_wanted = None;
         self.inputs.snapshot_installed = Some(index);
         context.counters.snapshots_installed += 1;
         context.trace.line(
@@ -736,17 +698,13 @@ impl Running {
 
     // ---- the database and snapshots ----
 
-    /// Between two entries: what a snapshot here would say. It is written when the database
-    /// has committed this index.
     fn snapshot_when_due(&mut self) {
-        let applied = self.applier.applied();
-        if self.snapshot_pending.is_some() || applied.index < self.snapshot_index + SNAPSHOT_ENTRIES
-        {
-            return;
+        let applied = self.applier.applied().index;
+        let due = applied > self.snapshot_last + self.config.snapshot_count;
+        if self.snapshot_wanted.is_none() && due {
+            self.applier.backend().request_commit();
+            self.snapshot_wanted = Some(applied);
         }
-        let membership = self.membership();
-        self.snapshot_index = applied.index;
-        self.snapshot_pending = Some(snapshot_of(&membership, applied));
     }
 
     fn commit(&mut self, context: &mut Context<'_>) -> Checked {
@@ -757,15 +715,29 @@ impl Running {
             .committer
             .commit()
             .map_err(|error| self.broken(&error))?;
-        let is_ready = |snapshot: &mut Snapshot| snapshot.index() <= committed;
-        if let Some(snapshot) = self.snapshot_pending.take_if(is_ready) {
-            files::save_snapshot(&self.disk, &self.paths, &snapshot)
-                .map_err(|e| self.broken(&e))?;
-            self.record_due = Some(record_of(&snapshot));
-            self.inputs.write_commit = true;
-            self.turn_soon(context);
+        if self
+            .snapshot_wanted
+            .take_if(|wanted| *wanted <= committed)
+            .is_some()
+        {
+            let snapshot = self.snapshot_of(&self.applier.backend().snapshot())?;
+            self.snapshot_last = snapshot.index();
+            let compact_to = self
+                .snapshot_last
+                .saturating_sub(self.config.snapshot_catchup_entries);
+            self.wal_queue.push(WalJob::Snapshot {
+                snapshot,
+                compact_to,
+            });
+            self.start_wal(context);
         }
         Ok(())
+    }
+
+    fn snapshot_of(&self, database: &backend::Snapshot) -> Checked<Snapshot> {
+        let membership = self.membership();
+        snapshots::of_committed(database, membership.cluster_id(), membership.local_id())
+            .map_err(|error| self.broken(&error))
     }
 
     fn make_snapshot_for(&mut self, peer: MemberId, context: &mut Context<'_>) -> Checked {
@@ -773,17 +745,9 @@ impl Running {
             .commit()
             .map_err(|error| self.broken(&error))?;
         let database = self.applier.backend().snapshot();
-        let old = self.membership();
-        let membership = Membership::load(
-            &database.view(),
-            old.cluster_id(),
-            old.local_id(),
-            LEARNERS_MAX_DEFAULT,
-        )
-        .map_err(|error| self.broken(&error))?;
         let ready = SnapshotReady {
             peer,
-            snapshot: Some(snapshot_of(&membership, database.applied())),
+            snapshot: Some(self.snapshot_of(&database)?),
         };
         self.sending.insert(peer, database);
         let delay = 5 * MILLISECOND_US + context.rng.below(50 * MILLISECOND_US);
@@ -816,28 +780,6 @@ impl Running {
             .actions
             .push(Action::SendSnapshot(message, bytes.into()));
         Ok(())
-    }
-}
-
-fn record_of(snapshot: &Snapshot) -> SnapshotRecord {
-    SnapshotRecord {
-        index: snapshot.index(),
-        term: snapshot.term(),
-        conf_state: snapshot
-            .metadata
-            .as_ref()
-            .and_then(|m| m.conf_state.clone()),
-    }
-}
-
-fn snapshot_of(membership: &Membership, applied: backend::Applied) -> Snapshot {
-    Snapshot {
-        data: v2store::encode(membership).into(),
-        metadata: Some(SnapshotMetadata {
-            conf_state: Some(membership.conf_state().clone()),
-            index: applied.index,
-            term: applied.term,
-        }),
     }
 }
 

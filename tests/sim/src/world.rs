@@ -14,9 +14,10 @@ use crate::faults::{self, Fault};
 use crate::member::{Action, Context, Local, Reply, Running, Waiter};
 use crate::network::Network;
 use crate::properties::{Ask, Checked, Operation, Properties, Violation};
+use crate::recovery::{self, Origin};
 use crate::report::{Counters, Failure, Report};
 use crate::trace::Trace;
-use crate::{MILLISECOND_US, Options, SECOND_US, recovery};
+use crate::{MILLISECOND_US, Options, SECOND_US};
 
 /// Faults begin after this: first a leader.
 const FAULTS_FROM_US: u64 = 3 * SECOND_US;
@@ -91,6 +92,7 @@ impl Ord for Queued {
 
 struct Machine {
     disk: MemDisk,
+    origin: Origin,
     boot: u64,
     running: Option<Running>,
     removed: bool,
@@ -122,6 +124,8 @@ pub struct World {
     queue: BinaryHeap<Queued>,
     queued: u64,
     machines: BTreeMap<MemberId, Machine>,
+    /// The members that a new one is told of.
+    known: BTreeMap<MemberId, Member>,
     members: u64,
     network: Network,
     clients: Vec<Client>,
@@ -148,6 +152,7 @@ impl World {
             queue: BinaryHeap::new(),
             queued: 0,
             machines: BTreeMap::new(),
+            known: BTreeMap::new(),
             members,
             network: Network::default(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
@@ -196,14 +201,12 @@ impl World {
 
     fn begin(&mut self) -> Checked {
         let first: Vec<Member> = (1..=self.members).map(member).collect();
-        for member in &first {
-            let disk = MemDisk::new();
-            recovery::create(&disk, member.id, &first)
-                .map_err(|error| Violation::new("node", error.to_string()))?;
-            self.add_machine(member.id, disk);
+        for member in first {
+            self.add_machine(member.id, Origin::New);
+            self.known.insert(member.id, member);
         }
-        for member in &first {
-            self.start(member.id)?;
+        for id in 1..=self.members {
+            self.start(MemberId(id))?;
         }
         for client in 0..CLIENTS {
             let delay = SECOND_US + self.rng.below(SECOND_US);
@@ -249,9 +252,10 @@ impl World {
 
     // ---- members ----
 
-    fn add_machine(&mut self, id: MemberId, disk: MemDisk) {
+    fn add_machine(&mut self, id: MemberId, origin: Origin) {
         let machine = Machine {
-            disk,
+            disk: MemDisk::new(),
+            origin,
             boot: 0,
             running: None,
             removed: false,
@@ -269,9 +273,15 @@ impl World {
         self.line(format_args!("n{id} starts"));
         let machine = self.machine(id);
         machine.boot += 1;
-        let (boot, disk) = (machine.boot, machine.disk.clone());
+        let (boot, disk, origin) = (machine.boot, machine.disk.clone(), machine.origin);
+        let booted = recovery::start(&disk, id, &self.known, origin).map_err(|error| {
+            Violation::new(
+                "restart",
+                format!("{id} does not start from its disk: {error}"),
+            )
+        })?;
         let mut context = self.context(id);
-        let running = Running::start(id, boot, &disk, &mut context)?;
+        let running = Running::start(id, boot, &disk, booted, &mut context)?;
         let actions = context.actions;
         self.machine(id).running = Some(running);
         self.carry_out(id, actions)
@@ -641,10 +651,8 @@ impl World {
             self.line(format_args!("operator: {plan:?} is done"));
             self.plan = match plan {
                 Plan::AddLearner(id) => {
-                    let disk = MemDisk::new();
-                    recovery::create(&disk, id, &[])
-                        .map_err(|error| Violation::new("node", error.to_string()))?;
-                    self.add_machine(id, disk);
+                    self.add_machine(id, Origin::Join);
+                    self.known = known.members().map(|m| (m.id, m.clone())).collect();
                     self.start(id)?;
                     Plan::Promote(id)
                 }
