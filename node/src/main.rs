@@ -17,6 +17,8 @@ const COMMIT: Option<&str> = option_env!("QUORATE_COMMIT");
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
+        Some("local") => command(local::main(&arguments[1..])),
+        Some("bench") => command(bench::main(&arguments[1..])),
         _ => member(&arguments),
     }
 }

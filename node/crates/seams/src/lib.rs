@@ -17,12 +17,13 @@
 //! [`MemDisk::crash`] decides by a seed which part of it survives, sector by sector.
 //!
 //! What this room does not know: any file format, any path of ours, logging, async. All calls
-//! block. `mmap.rs` is the only place with unsafe code.
+//! block. Unsafe code stands in `mmap.rs`, and one call in `memory.rs`.
 #![deny(unsafe_code)]
 
 mod clock;
 mod disk;
 mod memdisk;
+mod memory;
 #[expect(
     unsafe_code,
     reason = "system calls that std does not offer: mmap, fallocate, OFD locks, sigaction, getrandom"
@@ -34,6 +35,7 @@ mod rng;
 pub use clock::{Clock, ManualClock, RealClock};
 pub use disk::{Disk, DiskFile, MapSlice, Mapping, OpenMode, read_all};
 pub use memdisk::{Fault, FaultOperation, MemDisk, MemDiskStats};
+pub use memory::release_unused_memory;
 pub use mmap::install_fault_handler;
 pub use real::RealDisk;
 pub use rng::{RealRng, Rng, SeededRng};

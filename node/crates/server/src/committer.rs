@@ -15,6 +15,9 @@ use crate::metrics::Histogram;
 /// After a failed commit that can be tried again, wait this long: room may come back.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// After commits, freed memory goes back to the system this often.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Who waits for a defragmentation.
 type DefragmentDone = oneshot::Sender<Result<backend::Defragmented, backend::Error>>;
 
@@ -98,7 +101,14 @@ impl Drop for CommitterThread {
 }
 
 fn run(mut committer: Committer, control: &Control, interval: Duration, fatal: &dyn Fn(String)) {
+    let mut released = Instant::now();
+    let mut committed = false;
     loop {
+        if committed && released.elapsed() >= RELEASE_INTERVAL {
+            seams::release_unused_memory();
+            released = Instant::now();
+            committed = false;
+        }
         let work = committer.wait(interval);
         let stop = control.stop.load(Ordering::Relaxed);
         let waiting = std::mem::take(&mut *control.committed.lock());
@@ -107,6 +117,7 @@ fn run(mut committer: Committer, control: &Control, interval: Duration, fatal: &
             match committer.commit() {
                 Ok(_) => {
                     control.commit_seconds.observe(began.elapsed());
+                    committed = true;
                     for done in waiting {
                         let _ = done.send(());
                     }
