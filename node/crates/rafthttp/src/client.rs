@@ -338,10 +338,12 @@ pub(crate) async fn read_whole(
     Ok(whole.freeze())
 }
 
+type StreamConnection = Connection<TokioIo<DeadlineStream>, Empty<Bytes>>;
+
 /// The body of a stream, with the connection under it. Reading drives the connection in the
 /// same task, so that no other task has to be woken for each piece.
 pub(crate) struct StreamBody {
-    connection: Option<Pin<Box<Connection<TokioIo<DeadlineStream>, Empty<Bytes>>>>>,
+    connection: Option<Pin<Box<StreamConnection>>>,
     body: Incoming,
     _sender: SendRequest<Empty<Bytes>>,
 }

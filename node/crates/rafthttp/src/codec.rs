@@ -183,7 +183,7 @@ pub struct Decoder {
 #[derive(Debug)]
 enum Framing {
     Message { size: Option<usize> },
-    MsgApp(MsgAppState),
+    MsgApp(Box<MsgAppState>),
 }
 
 /// What msgapp v2 remembers, and how far it is in the frame at hand.
@@ -217,7 +217,7 @@ impl Decoder {
     pub fn new(kind: StreamKind, local: MemberId, remote: MemberId, limit: usize) -> Decoder {
         let framing = match kind {
             StreamKind::Message => Framing::Message { size: None },
-            StreamKind::MsgApp => Framing::MsgApp(MsgAppState {
+            StreamKind::MsgApp => Framing::MsgApp(Box::new(MsgAppState {
                 local,
                 remote,
                 term: 0,
@@ -225,7 +225,7 @@ impl Decoder {
                 step: Step::Type,
                 building: Message::default(),
                 building_bytes: 0,
-            }),
+            })),
         };
         Decoder {
             inflow: Inflow::default(),

@@ -65,6 +65,10 @@ struct Queued {
 
 /// What became of a message that was to be queued.
 #[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a message is moved on at once; a box would cost an allocation"
+)]
 pub(crate) enum Pushed {
     /// It waits for the connection.
     Queued,
@@ -235,7 +239,12 @@ impl LaneBody {
         if lost {
             peer.report_unreachable();
         }
-        peer.activate();
+        if peer.is_stopped() {
+            // It was stopped since it was looked up, and its lanes are closed already.
+            peer.lane(kind).close();
+        } else {
+            peer.activate();
+        }
         tracing::info!(
             remote_peer_id = %peer.id,
             stream = kind.name(),

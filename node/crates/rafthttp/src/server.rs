@@ -68,6 +68,9 @@ impl Body for PeerBody {
 
 type Answer = Response<PeerBody>;
 
+/// An answer that ends the handling early.
+type Refused = Box<Answer>;
+
 /// Answers one request on the peer port.
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
@@ -94,25 +97,25 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> A
 
 async fn post_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     if let Err(refused) = allow(request.method(), Method::POST) {
-        return refused;
+        return *refused;
     }
     if let Err(refused) = check_asker(shared, request.headers()) {
-        return with_cluster_id(shared, refused);
+        return with_cluster_id(shared, *refused);
     }
     note_stranger(shared, request.headers());
     let answer = match receive_message(shared, request.into_body()).await {
         Ok(()) => empty(StatusCode::NO_CONTENT),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     };
     with_cluster_id(shared, answer)
 }
 
-async fn receive_message(shared: &Shared, body: Incoming) -> Result<(), Answer> {
+async fn receive_message(shared: &Shared, body: Incoming) -> Result<(), Refused> {
     let posted = Posted::read(shared, body).await?;
     let size = posted.bytes.len();
     let message = Message::decode(posted.bytes.clone()).map_err(|error| {
         tracing::warn!(%error, bytes = size, "a posted raft message cannot be read");
-        text(StatusCode::BAD_REQUEST, "error unmarshalling raft message")
+        refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message")
     })?;
     let from = MemberId(message.from);
     if shared.raft.is_removed(from) || message.to != shared.config.member_id.0 {
@@ -120,11 +123,11 @@ async fn receive_message(shared: &Shared, body: Incoming) -> Result<(), Answer> 
             %from, to = %MemberId(message.to),
             "refused a posted raft message: its sender was removed, or it is meant for another"
         );
-        return Err(not_processed());
+        return Err(not_processed().into());
     }
     if message.msg_type == MessageType::MsgSnap as i32 {
         let refusal = "a snapshot message belongs to /raft/snapshot, before its database";
-        return Err(text(StatusCode::BAD_REQUEST, refusal));
+        return Err(refuse(StatusCode::BAD_REQUEST, refusal));
     }
     if let Some(peer) = shared.find(from) {
         peer.stats.add_received(size);
@@ -136,7 +139,7 @@ async fn receive_message(shared: &Shared, body: Incoming) -> Result<(), Answer> 
     if shared.raft.process(vec![message]) {
         Ok(())
     } else {
-        Err(not_processed())
+        Err(not_processed().into())
     }
 }
 
@@ -180,23 +183,26 @@ impl Drop for Held<'_> {
 }
 
 impl<'a> Posted<'a> {
-    async fn read(shared: &'a Shared, body: Incoming) -> Result<Posted<'a>, Answer> {
+    async fn read(shared: &'a Shared, body: Incoming) -> Result<Posted<'a>, Refused> {
         let mut held = Held { shared, bytes: 0 };
         let limit = shared.config.limits.message_bytes_max;
         let bytes = read_body(shared, body, limit, |bytes| held.grow(bytes)).await;
         match bytes {
             Ok(bytes) => Ok(Posted { bytes, _held: held }),
-            Err(Unread::Refused) => Err(text(
+            Err(Unread::Refused) => Err(refuse(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too many raft messages are being received",
             )),
-            Err(Unread::TooLarge) => Err(text(
+            Err(Unread::TooLarge) => Err(refuse(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "request body too large",
             )),
             Err(Unread::Broken(reason)) => {
                 tracing::warn!(reason, "failed to read a posted raft message");
-                Err(text(StatusCode::BAD_REQUEST, "error reading raft message"))
+                Err(refuse(
+                    StatusCode::BAD_REQUEST,
+                    "error reading raft message",
+                ))
             }
         }
     }
@@ -239,10 +245,10 @@ async fn read_body(
 
 async fn post_snapshot(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     if let Err(refused) = allow(request.method(), Method::POST) {
-        return refused;
+        return *refused;
     }
     if let Err(refused) = check_asker(shared, request.headers()) {
-        return with_cluster_id(shared, refused);
+        return with_cluster_id(shared, *refused);
     }
     note_stranger(shared, request.headers());
     let answer = match shared.snapshot_permits.try_acquire() {
@@ -274,12 +280,12 @@ fn not_received(reason: NotReceived) -> Answer {
 
 fn stream(shared: &Arc<Shared>, request: &Request<Incoming>, rest: &str) -> Answer {
     if let Err(refused) = allow(request.method(), Method::GET) {
-        return refused;
+        return *refused;
     }
     let headers = request.headers();
     let mut answer = match open_stream(shared, headers, rest) {
         Ok(body) => Response::new(PeerBody::Stream(Box::new(body))),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     };
     put(
         answer.headers_mut(),
@@ -289,31 +295,31 @@ fn stream(shared: &Arc<Shared>, request: &Request<Incoming>, rest: &str) -> Answ
     with_cluster_id(shared, answer)
 }
 
-fn open_stream(shared: &Arc<Shared>, headers: &HeaderMap, rest: &str) -> Result<LaneBody, Answer> {
+fn open_stream(shared: &Arc<Shared>, headers: &HeaderMap, rest: &str) -> Result<LaneBody, Refused> {
     check_asker(shared, headers)?;
     let (kind, from) = match rest.split_once('/') {
         Some(("msgapp", from)) => (StreamKind::MsgApp, from),
         Some(("message", from)) => (StreamKind::Message, from),
-        _ => return Err(text(StatusCode::NOT_FOUND, "invalid path")),
+        _ => return Err(refuse(StatusCode::NOT_FOUND, "invalid path")),
     };
     if from.contains('/') {
-        return Err(text(StatusCode::NOT_FOUND, "invalid path"));
+        return Err(refuse(StatusCode::NOT_FOUND, "invalid path"));
     }
     let from =
-        MemberId::from_hex(from).ok_or_else(|| text(StatusCode::NOT_FOUND, "invalid from"))?;
+        MemberId::from_hex(from).ok_or_else(|| refuse(StatusCode::NOT_FOUND, "invalid from"))?;
     if shared.raft.is_removed(from) {
         tracing::warn!(%from, "refused a stream to a member that was removed");
-        return Err(text(StatusCode::GONE, "removed member"));
+        return Err(refuse(StatusCode::GONE, "removed member"));
     }
     let Some(peer) = shared.find(from).filter(|peer| !peer.remote) else {
         note(shared, from, headers);
         tracing::warn!(%from, "refused a stream to a member that we do not know yet");
-        return Err(text(StatusCode::NOT_FOUND, "error sender not found"));
+        return Err(refuse(StatusCode::NOT_FOUND, "error sender not found"));
     };
     let to = headers.get(header::RAFT_TO).map(HeaderValue::as_bytes);
     if to.unwrap_or_default() != shared.config.member_id.to_string().as_bytes() {
         tracing::warn!(%from, "refused a stream that is meant for another member");
-        return Err(text(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
+        return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
     }
     peer.dial_now();
     let interval = shared.config.timeouts.heartbeat();
@@ -336,7 +342,7 @@ fn probing() -> Answer {
 
 fn members(shared: &Shared, method: &Method) -> Answer {
     if let Err(refused) = allow(method, Method::GET) {
-        return refused;
+        return *refused;
     }
     with_cluster_id(shared, members_json(shared.api.members()))
 }
@@ -349,7 +355,7 @@ fn members_json(members: Bytes) -> Answer {
 
 async fn promote(shared: &Shared, request: &Request<Incoming>, id: &str) -> Answer {
     if let Err(refused) = allow(request.method(), Method::POST) {
-        return refused;
+        return *refused;
     }
     let answer = match id.parse::<u64>() {
         Err(_) => {
@@ -378,7 +384,7 @@ struct HashKvRequest {
 
 async fn hash_kv(shared: &Shared, request: Request<Incoming>) -> Answer {
     if let Err(refused) = allow(request.method(), Method::GET) {
-        return refused;
+        return *refused;
     }
     let theirs = request.headers().get(header::CLUSTER_ID);
     let theirs = theirs.map(HeaderValue::as_bytes).unwrap_or_default();
@@ -388,7 +394,7 @@ async fn hash_kv(shared: &Shared, request: Request<Incoming>) -> Answer {
     }
     let body = match ask_body(shared, request).await {
         Ok(body) => body,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let Ok(asked) = serde_json::from_slice::<HashKvRequest>(&body) else {
         return text(StatusCode::BAD_REQUEST, "error unmarshalling request");
@@ -425,7 +431,7 @@ async fn leases(shared: &Shared, request: Request<Incoming>) -> Answer {
     let internal = request.uri().path() == "/leases/internal";
     let body = match ask_body(shared, request).await {
         Ok(body) => body,
-        Err(refused) => return refused,
+        Err(refused) => return *refused,
     };
     let unreadable = || text(StatusCode::BAD_REQUEST, "error unmarshalling request");
     let answered = if internal {
@@ -451,17 +457,19 @@ async fn leases(shared: &Shared, request: Request<Incoming>) -> Answer {
     }
 }
 
-async fn ask_body(shared: &Shared, request: Request<Incoming>) -> Result<Bytes, Answer> {
+async fn ask_body(shared: &Shared, request: Request<Incoming>) -> Result<Bytes, Refused> {
     let read = read_body(shared, request.into_body(), ASK_BYTES_MAX, |_| true).await;
     read.map_err(|unread| match unread {
-        Unread::TooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
-        Unread::Refused | Unread::Broken(_) => text(StatusCode::BAD_REQUEST, "error reading body"),
+        Unread::TooLarge => refuse(StatusCode::PAYLOAD_TOO_LARGE, "request body too large"),
+        Unread::Refused | Unread::Broken(_) => {
+            refuse(StatusCode::BAD_REQUEST, "error reading body")
+        }
     })
 }
 
 async fn downgrade_enabled(shared: &Shared, method: &Method) -> Answer {
     if let Err(refused) = allow(method, Method::GET) {
-        return refused;
+        return *refused;
     }
     let answer = match shared.api.downgrade_enabled().await {
         Ok(enabled) => {
@@ -477,12 +485,12 @@ async fn downgrade_enabled(shared: &Shared, method: &Method) -> Answer {
 fn version(shared: &Shared, method: &Method) -> Answer {
     match allow(method, Method::GET) {
         Ok(()) => json(shared.api.version()),
-        Err(refused) => refused,
+        Err(refused) => *refused,
     }
 }
 
 /// Whether the asker's version and cluster go with ours.
-fn check_asker(shared: &Shared, headers: &HeaderMap) -> Result<(), Answer> {
+fn check_asker(shared: &Shared, headers: &HeaderMap) -> Result<(), Refused> {
     let config = &shared.config;
     let from = || headers.get(header::SERVER_FROM).cloned();
     if !compatible(headers, config.server_version, config.min_cluster_version) {
@@ -491,7 +499,10 @@ fn check_asker(shared: &Shared, headers: &HeaderMap) -> Result<(), Answer> {
             min_cluster_version = ?headers.get(header::MIN_CLUSTER_VERSION),
             "refused a peer of an incompatible version"
         );
-        return Err(text(StatusCode::PRECONDITION_FAILED, INCOMPATIBLE_VERSION));
+        return Err(refuse(
+            StatusCode::PRECONDITION_FAILED,
+            INCOMPATIBLE_VERSION,
+        ));
     }
     let theirs = headers.get(header::CLUSTER_ID).map(HeaderValue::as_bytes);
     if theirs.unwrap_or_default() != config.cluster_id.to_string().as_bytes() {
@@ -499,7 +510,7 @@ fn check_asker(shared: &Shared, headers: &HeaderMap) -> Result<(), Answer> {
             from = ?from(), theirs = ?headers.get(header::CLUSTER_ID), ours = %config.cluster_id,
             "refused a peer of another cluster"
         );
-        return Err(text(StatusCode::PRECONDITION_FAILED, CLUSTER_ID_MISMATCH));
+        return Err(refuse(StatusCode::PRECONDITION_FAILED, CLUSTER_ID_MISMATCH));
     }
     Ok(())
 }
@@ -525,13 +536,13 @@ fn note(shared: &Shared, from: MemberId, headers: &HeaderMap) {
     }
 }
 
-fn allow(method: &Method, allowed: Method) -> Result<(), Answer> {
+fn allow(method: &Method, allowed: Method) -> Result<(), Refused> {
     if *method == allowed {
         return Ok(());
     }
     let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     put(answer.headers_mut(), "allow", allowed.as_str());
-    Err(answer)
+    Err(answer.into())
 }
 
 fn refused(refusal: &Refusal) -> Answer {
@@ -555,6 +566,10 @@ fn text(status: StatusCode, line: &str) -> Answer {
     put(headers, "content-type", "text/plain; charset=utf-8");
     put(headers, "x-content-type-options", "nosniff");
     answer
+}
+
+fn refuse(status: StatusCode, line: &str) -> Refused {
+    Box::new(text(status, line))
 }
 
 fn json_message(status: StatusCode, message: &str) -> Answer {

@@ -11,6 +11,7 @@ use raftpb::{MemberId, Message, MessageType as Type};
 
 use crate::support::*;
 
+#[expect(clippy::print_stdout, reason = "a test that is left out says so")]
 /// The folder of the real binaries, or `None` with a line that says why the test is left out.
 fn tools(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("QUORATE_TOOLS").map_or_else(
@@ -119,6 +120,7 @@ impl Etcd {
 }
 
 impl Drop for Etcd {
+    #[expect(clippy::print_stdout, reason = "etcd's own words about a failure")]
     fn drop(&mut self) {
         self.stop();
         if std::thread::panicking() {

@@ -370,7 +370,7 @@ fn promise_12_every_question_has_its_answer_or_an_exact_reason() {
     let dead = format!("http://{}", listen().local_addr().unwrap());
     let error = a
         .runtime
-        .block_on(asks.version(&[dead.clone()]))
+        .block_on(asks.version(std::slice::from_ref(&dead)))
         .unwrap_err();
     let text = error.to_string();
     assert!(
