@@ -49,6 +49,13 @@ pub fn run(door: Door) -> Result<()> {
     let running = server::start::start(door.member.clone(), booted, &surroundings, peer_listeners)?;
     log_cluster(&running);
 
+    if door.member.initial_corrupt_check
+        && let Err(error) = peers_runtime.block_on(server::corrupt::initial_check(&running.member))
+    {
+        stop_threads(running, peers_runtime);
+        return Err(error);
+    }
+
     let (stop_serving, stopping) = watch::channel(false);
     let mut servers = Vec::new();
     for index in 0..serving {

@@ -24,6 +24,7 @@ pub mod boot;
 pub mod changes;
 pub mod committer;
 pub mod config;
+pub mod corrupt;
 pub mod errands;
 pub mod lane;
 pub mod leases;

@@ -12,6 +12,7 @@ use membership::Version;
 use mvcc::watch::{SYNC_STEP_RECORDS, SyncStep};
 use tokio::sync::Semaphore;
 
+use crate::corrupt;
 use crate::config::{ANNOUNCED_VERSION, AutoCompaction};
 use crate::lane::Lane;
 use crate::member::Member;
@@ -37,6 +38,8 @@ pub fn start(member: &Arc<Member>, lane: &Arc<Lane>) {
     tokio::spawn(until_stop(member.clone(), lane.clone(), watch_versions));
     tokio::spawn(until_stop(member.clone(), lane.clone(), raise_no_space));
     tokio::spawn(until_stop(member.clone(), lane.clone(), sync_watchers));
+    tokio::spawn(until_stop(member.clone(), lane.clone(), corrupt::check_periodically));
+    tokio::spawn(until_stop(member.clone(), lane.clone(), corrupt::check_compactions));
     if member.config.auto_compaction.is_some() {
         tokio::spawn(until_stop(member.clone(), lane.clone(), compact));
     }

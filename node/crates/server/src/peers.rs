@@ -218,6 +218,24 @@ impl Peers {
         Err(last)
     }
 
+    /// The hash of a member's keys at a revision.
+    pub async fn hash_kv(
+        &self,
+        urls: &[String],
+        revision: i64,
+        deadline: Instant,
+    ) -> Result<HashKv, rafthttp::Error> {
+        let mut last = rafthttp::Error::NoUrl { what: "its hash" };
+        for url in urls {
+            let cluster = ClusterId(self.shared.cluster_id);
+            match self.asks(deadline).hash_kv(url, cluster, revision).await {
+                Ok(hash) => return Ok(hash),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// The version that a member announces.
     pub async fn version(&self, urls: &[String], deadline: Instant) -> Option<String> {
         match self.asks(deadline).version(urls).await {

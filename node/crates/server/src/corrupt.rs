@@ -1,0 +1,270 @@
+//! Whether members hold the same: hashes of the keys, compared (etcd `corrupt.go`).
+//!
+//! bbolt pages have no checksum, and a bug can make members differ without damage to any file.
+//! A member whose hash differs from the others' is named in a CORRUPT alarm, which stops all
+//! writes; reads go on, as in etcd. The judgments are functions of the hashes; asking the peers
+//! is the edge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use api::etcdserverpb as pb;
+use mvcc::KeyValueHash;
+use raftpb::MemberId;
+
+use crate::lane::Lane;
+use crate::member::Member;
+
+/// What one peer said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerHash {
+    /// who
+    pub id: MemberId,
+    /// its store's revision
+    pub revision: i64,
+    /// the hash that was asked for
+    pub hash: KeyValueHash,
+}
+
+/// Who is corrupt by the leader's periodic check: `before` and `after` are the leader's hashes
+/// around a linearizable read, `revision` its store's after it. etcd alarms the first one found.
+pub fn judge_periodic(
+    leader: MemberId,
+    before: KeyValueHash,
+    after: KeyValueHash,
+    revision: i64,
+    peers: &[PeerHash],
+) -> Option<MemberId> {
+    let same_moment =
+        after.revision == before.revision && after.compact_revision == before.compact_revision;
+    if same_moment && after.hash != before.hash {
+        return Some(leader);
+    }
+    peers
+        .iter()
+        .find(|peer| {
+            // The leader has applied all that a follower can have; hashes over the same
+            // revisions must be equal.
+            peer.revision > revision
+                || peer.hash.compact_revision > after.compact_revision
+                || (peer.hash.compact_revision == before.compact_revision
+                    && peer.hash.hash != before.hash)
+        })
+        .map(|peer| peer.id)
+}
+
+/// What a comparison of the hashes of one compaction says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compared {
+    /// All members hold the same.
+    Equal,
+    /// Not all could be compared; nothing speaks against those that were.
+    Incomplete,
+    /// These differ from a majority; member 0 means that there is none.
+    Differ(Vec<MemberId>),
+}
+
+/// Compares a finished compaction's hash over all members; `members` is their number, the
+/// leader among them.
+pub fn judge_compaction(
+    leader: MemberId,
+    ours: KeyValueHash,
+    peers: &[PeerHash],
+    members: usize,
+) -> Compared {
+    let mut by_hash: BTreeMap<u32, Vec<MemberId>> = BTreeMap::from([(ours.hash, vec![leader])]);
+    let comparable = peers.iter().filter(|p| p.hash.compact_revision == ours.compact_revision);
+    let mut compared = 1;
+    for peer in comparable {
+        by_hash.entry(peer.hash.hash).or_default().push(peer.id);
+        compared += 1;
+    }
+    if by_hash.len() == 1 {
+        return if compared == members { Compared::Equal } else { Compared::Incomplete };
+    }
+    let majority = by_hash.values().position(|ids| ids.len() > members / 2);
+    match majority {
+        None => Compared::Differ(vec![MemberId(0)]),
+        Some(majority) => Compared::Differ(
+            by_hash
+                .into_values()
+                .enumerate()
+                .filter(|(position, _)| *position != majority)
+                .flat_map(|(_, ids)| ids)
+                .collect(),
+        ),
+    }
+}
+
+impl Member {
+    async fn peer_hashes(&self, revision: i64) -> Vec<PeerHash> {
+        let deadline = Instant::now() + self.config.request_timeout();
+        let cluster = self.state().cluster.get();
+        let mut hashes = Vec::new();
+        for other in cluster.members().filter(|other| other.id != self.id()) {
+            match self.peers.hash_kv(&other.peer_urls, revision, deadline).await {
+                Ok(said) => hashes.push(PeerHash {
+                    id: other.id,
+                    revision: said.revision,
+                    hash: KeyValueHash {
+                        hash: said.hash,
+                        compact_revision: said.compact_revision,
+                        revision: said.hash_revision,
+                    },
+                }),
+                Err(error) => tracing::warn!(peer = %other.id, revision, %error, "a peer gave no hash"),
+            }
+        }
+        hashes
+    }
+
+    async fn raise_corrupt(&self, lane: &Lane, id: MemberId) {
+        tracing::error!(member = %id, "found data inconsistency; raising alarm CORRUPT");
+        let alarm = pb::AlarmRequest {
+            member_id: id.0,
+            action: pb::alarm_request::AlarmAction::Activate as i32,
+            alarm: pb::AlarmType::Corrupt as i32,
+        };
+        let request = pb::InternalRaftRequest { alarm: Some(alarm), ..Default::default() };
+        if let Err(error) = lane.propose(request, usize::MAX).await {
+            tracing::warn!(%error, "raising the CORRUPT alarm failed");
+        }
+    }
+}
+
+/// Before a member serves (feature gate `InitialCorruptCheck`): refuses to go on where peers
+/// hold something else at our revision.
+pub async fn initial_check(member: &Member) -> Result<()> {
+    let (ours, _) = member.hash_kv(0).await?;
+    let peers = member.peer_hashes(ours.revision).await;
+    let differ: Vec<String> = peers
+        .iter()
+        .filter(|peer| {
+            peer.hash.compact_revision == ours.compact_revision && peer.hash.hash != ours.hash
+        })
+        .map(|peer| peer.id.to_string())
+        .collect();
+    if !differ.is_empty() {
+        bail!(
+            "{} found data inconsistency with peers: at revision {} our hash is {}, that of {} is another. Remove this member from the cluster, delete its data directory and add it again; if several members differ, find the one that does not agree with the majority first",
+            member.id(),
+            ours.revision,
+            ours.hash,
+            differ.join(", ")
+        );
+    }
+    tracing::info!("initial corruption checking passed; no corruption");
+    Ok(())
+}
+
+/// `--corrupt-check-time`, by the leader.
+pub async fn check_periodically(member: Arc<Member>, lane: Arc<Lane>) {
+    let interval = member.config.corrupt_check_time;
+    if interval.is_zero() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(interval).await;
+        if member.is_leader()
+            && let Err(error) = check_once(&member, &lane).await
+        {
+            tracing::warn!(%error, "failed to check hash KV");
+        }
+    }
+}
+
+async fn check_once(member: &Member, lane: &Lane) -> Result<(), api::Error> {
+    let (before, _) = member.hash_kv(0).await?;
+    let peers = member.peer_hashes(before.revision).await;
+    lane.linearizable_read().await?;
+    let (after, revision) = member.hash_kv(0).await?;
+    if let Some(id) = judge_periodic(member.id(), before, after, revision, &peers) {
+        member.raise_corrupt(lane, id).await;
+    }
+    tracing::info!(number_of_peers_checked = peers.len(), "finished peer corruption check");
+    Ok(())
+}
+
+/// Feature gate `CompactHashCheck`, by the leader: the newest compaction that all members
+/// have finished.
+pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
+    if !member.config.compact_hash_check {
+        return;
+    }
+    let mut checked = 0;
+    loop {
+        tokio::time::sleep(member.config.compact_hash_check_time.max(Duration::from_millis(10))).await;
+        if !member.is_leader() {
+            continue;
+        }
+        let members = member.state().cluster.get().members().count();
+        let mut hashes = member.state().mvcc.stored_hashes();
+        hashes.sort_by_key(|hash| std::cmp::Reverse(hash.revision));
+        let mut looked_at = 0;
+        for ours in hashes.into_iter().filter(|hash| hash.revision > checked) {
+            looked_at += 1;
+            let peers = member.peer_hashes(ours.revision).await;
+            match judge_compaction(member.id(), ours, &peers, members) {
+                Compared::Incomplete => continue,
+                Compared::Equal => {
+                    tracing::info!(revision = ours.revision, "successfully checked hash on whole cluster");
+                    checked = ours.revision;
+                }
+                Compared::Differ(ids) => {
+                    for id in ids {
+                        member.raise_corrupt(&lane, id).await;
+                    }
+                }
+            }
+            break;
+        }
+        tracing::info!(number_of_hashes_checked = looked_at, "finished compaction hash check");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEADER: MemberId = MemberId(1);
+
+    fn hash(hash: u32, compact_revision: i64, revision: i64) -> KeyValueHash {
+        KeyValueHash { hash, compact_revision, revision }
+    }
+
+    fn peer(id: u64, revision: i64, hash: KeyValueHash) -> PeerHash {
+        PeerHash { id: MemberId(id), revision, hash }
+    }
+
+    #[test]
+    fn a_periodic_check_names_who_differs() {
+        let ours = hash(7, 5, 10);
+        let judge = |after, peers: &[PeerHash]| judge_periodic(LEADER, ours, after, 12, peers);
+        assert_eq!(judge(ours, &[peer(2, 10, ours), peer(3, 11, ours)]), None);
+        // The leader itself changed without a write.
+        assert_eq!(judge(hash(8, 5, 10), &[]), Some(LEADER));
+        // A new revision explains a new hash.
+        assert_eq!(judge(hash(8, 5, 12), &[]), None);
+        assert_eq!(judge(ours, &[peer(2, 13, ours)]), Some(MemberId(2)));
+        assert_eq!(judge(ours, &[peer(2, 10, hash(7, 6, 10))]), Some(MemberId(2)));
+        assert_eq!(judge(ours, &[peer(2, 10, ours), peer(3, 10, hash(9, 5, 10))]), Some(MemberId(3)));
+        // Another compaction: not comparable.
+        assert_eq!(judge(ours, &[peer(3, 10, hash(9, 4, 10))]), None);
+    }
+
+    #[test]
+    fn a_compaction_is_judged_by_the_majority() {
+        let ours = hash(7, 5, 10);
+        let same = |id| peer(id, 10, ours);
+        let other = |id, h| peer(id, 10, hash(h, 5, 10));
+        let judge = |peers: &[PeerHash], members| judge_compaction(LEADER, ours, peers, members);
+        assert_eq!(judge(&[same(2), same(3)], 3), Compared::Equal);
+        assert_eq!(judge(&[same(2)], 3), Compared::Incomplete);
+        assert_eq!(judge(&[same(2), other(3, 8)], 3), Compared::Differ(vec![MemberId(3)]));
+        assert_eq!(judge(&[other(2, 8), other(3, 8)], 3), Compared::Differ(vec![LEADER]));
+        assert_eq!(judge(&[other(2, 8), other(3, 9)], 3), Compared::Differ(vec![MemberId(0)]));
+        assert_eq!(judge(&[peer(2, 10, hash(8, 4, 10)), same(3)], 3), Compared::Incomplete);
+    }
+}
