@@ -1,0 +1,199 @@
+//! A comparison for people and for programs.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::rows::Row;
+use super::verdict::{Line, Spread, Verdict};
+use super::{Rounds, Settings};
+
+/// What makes the comparison fail: missed targets, and loads with errors, which measured something else.
+pub(crate) fn failures(
+    rows: &[&'static Row],
+    lines: &[Line],
+    etcd: &Rounds,
+    ours: &Rounds,
+) -> Vec<String> {
+    let mut failures: Vec<String> = lines
+        .iter()
+        .filter(|line| line.verdict == Verdict::Missed)
+        .filter_map(|line| {
+            let bound = line.bound?;
+            Some(format!(
+                "{} {} is {:.2}x of etcd's, target {bound}x",
+                line.row, line.figure, line.ratio
+            ))
+        })
+        .collect();
+    for (side, rounds) in [("etcd", etcd), ("ours", ours)] {
+        for (index, row) in rows.iter().enumerate() {
+            for sample in rounds.full[index].iter().chain(&rounds.rated[index]) {
+                if let Some(error) = &sample.error {
+                    failures.push(format!(
+                        "{} on {side}: {} errors, as {error:?}",
+                        row.name, sample.errors
+                    ));
+                }
+            }
+        }
+    }
+    failures
+}
+
+/// For a terminal.
+pub(crate) fn text(settings: &Settings, lines: &[Line]) -> String {
+    let mut text = String::new();
+    for (name, value) in machine(&settings.dir) {
+        text.push_str(&format!("{name}: {value}\n"));
+    }
+    let columns = |row: &str,
+                   figure: &str,
+                   etcd: &str,
+                   ours: &str,
+                   ratio: &str,
+                   target: &str,
+                   verdict: &str| {
+        let line = format!(
+            "{row:<10} {figure:<18} {etcd:>26} {ours:>26} {ratio:>7}  {target:<7} {verdict}"
+        );
+        format!("{}\n", line.trim_end())
+    };
+    text.push('\n');
+    text += &columns(
+        "row",
+        "figure",
+        "etcd (least–most)",
+        "ours (least–most)",
+        "ratio",
+        "target",
+        "verdict",
+    );
+    let mut last = "";
+    for line in lines {
+        text += &columns(
+            if line.row == last { "" } else { line.row },
+            line.figure,
+            &spread(line.etcd),
+            &spread(line.ours),
+            &format!("{:.2}x", line.ratio),
+            &line
+                .bound
+                .map(|bound| bound.to_string())
+                .unwrap_or_default(),
+            &verdict(&line.verdict),
+        );
+        last = line.row;
+    }
+    text
+}
+
+/// For a program.
+pub(crate) fn json(settings: &Settings, lines: &[Line], failures: &[String]) -> Value {
+    let machine: serde_json::Map<String, Value> = machine(&settings.dir)
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let spread = |spread: Spread| json!({"median": spread.median, "least": spread.least, "most": spread.most});
+    let lines: Vec<Value> = lines
+        .iter()
+        .map(|line| {
+            json!({
+                "row": line.row,
+                "figure": line.figure,
+                "etcd": spread(line.etcd),
+                "ours": spread(line.ours),
+                "ratio": line.ratio,
+                "target": line.bound.map(|bound| bound.to_string()),
+                "verdict": verdict(&line.verdict),
+            })
+        })
+        .collect();
+    json!({
+        "machine": machine,
+        "rounds": settings.rounds,
+        "quick": settings.quick,
+        "lines": lines,
+        "failures": failures,
+    })
+}
+
+fn verdict(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::None => String::new(),
+        Verdict::Met => "met".to_owned(),
+        Verdict::Missed => "MISSED".to_owned(),
+        Verdict::NotJudged(why) => format!("not judged: {why}"),
+    }
+}
+
+fn spread(spread: Spread) -> String {
+    let Spread {
+        median,
+        least,
+        most,
+    } = spread;
+    format!("{} ({}–{})", short(median), short(least), short(most))
+}
+
+/// Three digits that say something.
+fn short(value: f64) -> String {
+    match value.abs() {
+        0.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// What figures depend on besides the programs.
+fn machine(dir: &Path) -> Vec<(&'static str, String)> {
+    let first = |file: &str, name: &str| {
+        let text = fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        Some(
+            line.split_once(':')
+                .map_or(line, |(_, value)| value)
+                .trim()
+                .to_owned(),
+        )
+    };
+    let unknown = || "unknown".to_owned();
+    let cores =
+        std::thread::available_parallelism().map_or_else(|_| unknown(), |cores| cores.to_string());
+    vec![
+        (
+            "processor",
+            first("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
+        ),
+        ("cores", cores),
+        (
+            "memory",
+            first("/proc/meminfo", "MemTotal").unwrap_or_else(unknown),
+        ),
+        (
+            "kernel",
+            first("/proc/sys/kernel/osrelease", "").unwrap_or_else(unknown),
+        ),
+        ("disk", filesystem(dir).unwrap_or_else(unknown)),
+        (
+            "load average",
+            first("/proc/loadavg", "").unwrap_or_else(unknown),
+        ),
+    ]
+}
+
+/// The kind of file system that holds a folder. On tmpfs an fdatasync costs nothing, which is worth seeing.
+fn filesystem(dir: &Path) -> Option<String> {
+    let dir = std::path::absolute(dir).ok()?;
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let holding = mounts.lines().filter_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (point, kind) = (fields.next()?, fields.next()?);
+        dir.starts_with(point).then_some((point.len(), kind))
+    });
+    // The last of equal ones lies on top.
+    holding
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, kind)| kind.to_owned())
+}
