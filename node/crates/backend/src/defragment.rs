@@ -97,6 +97,7 @@ impl Committer {
         store.path = path;
         store.options = self.store.options;
         store.directory_doubtful = true;
+        store.meta_doubtful = false;
         self.store = store;
         {
             let mut handover = self.shared.handover.lock();

@@ -65,7 +65,7 @@ pub use defragment::Defragmented;
 pub use error::Error;
 pub use shared::Backend;
 pub use snapshot::Snapshot;
-pub use view::View;
+pub use view::{View, Visit};
 pub use writer::Writer;
 
 /// Key of the consistent index in bucket `meta`: 8 bytes, big-endian.

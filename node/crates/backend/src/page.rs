@@ -207,10 +207,6 @@ impl<'a> Page<'a> {
     }
 
     /// The first element whose key is not below `key`: `Ok` if it is the same, else `Err`.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the outer result is damage, the inner one binary_search's"
-    )]
     pub(crate) fn search(&self, key: &[u8]) -> Result<Result<usize, usize>, Damage> {
         let (mut low, mut high) = (0, self.count);
         while low < high {

@@ -48,6 +48,10 @@ pub(crate) struct Store {
     /// cut the doubtful one could turn out to be there.
     doubtful: Vec<Run>,
     doubtful_high_water: u64,
+    /// The meta page that open found may be in the system's cache only: the process before us may
+    /// have ended between writing and syncing it. After a power cut the one before it would count,
+    /// whose pages are free to us. So it is written again, and synced, before the first commit.
+    pub(crate) meta_doubtful: bool,
     /// The pages of the freelist that the file came with.
     freelist: Option<Run>,
     /// The file's name was changed and the directory not synced yet.
@@ -118,6 +122,7 @@ impl Store {
             written: BTreeMap::new(),
             doubtful: Vec::new(),
             doubtful_high_water: 0,
+            meta_doubtful: true,
             freelist,
             directory_doubtful: false,
         })
@@ -137,6 +142,10 @@ impl Store {
     pub(crate) fn commit(&mut self, base: &Arc<Tree>, batch: &Layer) -> Result<Arc<Tree>, Error> {
         if self.directory_doubtful {
             self.sync_directory()?;
+        }
+        if self.meta_doubtful {
+            self.write_meta(&base.meta)?;
+            self.meta_doubtful = false;
         }
         let maps = Bucket::ALL.map(|bucket| (bucket, batch.map(bucket)));
         let changes: Vec<BucketChanges<'_>> = maps

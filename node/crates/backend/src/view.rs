@@ -13,6 +13,9 @@ use crate::page::LeafElement;
 use crate::shared::Layers;
 use crate::tree::Root;
 
+/// What a scan calls with each key and value, until it breaks.
+pub type Visit<'f> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'f;
+
 /// What readers see.
 ///
 /// It holds everything that was written before it was made. Of what is written later it may show
@@ -55,7 +58,7 @@ impl View {
         bucket: Bucket,
         from: &[u8],
         to: Option<&[u8]>,
-        f: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        f: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let layers = &*self.layers;
         let pending = layers.pending.walk(bucket, from, to);
@@ -78,11 +81,7 @@ impl View {
 
     /// As [`View::scan`] over a whole bucket, for any bucket of the file; for hashes and copies.
     /// Nothing is called for a bucket that does not exist.
-    pub fn scan_named(
-        &self,
-        name: &[u8],
-        f: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
+    pub fn scan_named(&self, name: &[u8], f: &mut Visit<'_>) -> Result<(), Error> {
         if let Some(bucket) = Bucket::from_name(name) {
             return self.scan(bucket, &[], None, f);
         }
@@ -122,7 +121,7 @@ impl View {
         root: Option<&Root>,
         from: &[u8],
         to: Option<&[u8]>,
-        f: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        f: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let pages = &self.layers.tree.pages;
         let explain = |damage| pages.explain(damage);

@@ -1,6 +1,5 @@
 //! The applier's end: fills the pending batch.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use crate::Applied;
 use crate::bucket::Bucket;
 use crate::error::Error;
 use crate::shared::{Backend, Layers, Shared};
-use crate::view::View;
+use crate::view::{View, Visit};
 
 /// The one writer.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl Writer {
         bucket: Bucket,
         from: &[u8],
         to: Option<&[u8]>,
-        f: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        f: &mut Visit<'_>,
     ) -> Result<(), Error> {
         self.view().scan(bucket, from, to, f)
     }
