@@ -37,6 +37,9 @@ use crate::report::Counters;
 use crate::trace::Trace;
 use crate::{Breakage, MILLISECOND_US};
 
+/// Log in memory (8 MiB otherwise): so little that peers are often served from the WAL.
+const LOG_BYTES_MAX: u64 = 2 << 10;
+
 /// Entries that the applier takes in one go.
 const APPLY_BATCH: usize = 64;
 
@@ -182,7 +185,8 @@ impl Running {
             .starts(recovered.snapshot_index, &recovered.entries)?;
         let snapshot_last = recovered.snapshot_index;
         let seed = context.rng.next_u64();
-        let raft_config = Config::new(id, Box::new(SeededRng::new(seed)));
+        let mut raft_config = Config::new(id, Box::new(SeededRng::new(seed)));
+        raft_config.log_bytes_max = LOG_BYTES_MAX;
         let raft = RaftNode::new(raft_config, recovered)
             .map_err(|error| Violation::new("restart", format!("{id}: {error}")))?;
         let term = raft.status().term;

@@ -48,7 +48,7 @@ mod status;
 mod turn;
 
 pub use admit::Refusal;
-pub use log::{LOG_BYTES_MAX, LOG_BYTES_NEEDED_MAX};
+pub use log::LOG_BYTES_MAX;
 pub use node::RaftNode;
 pub use reads::READS_WAITING_MAX;
 pub use status::{MemberStatus, Replication, Role, Status};

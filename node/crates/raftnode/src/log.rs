@@ -22,13 +22,14 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::turn::Fetch;
 
-/// Bytes of applied entries that stay in memory although no living follower needs them: one
-/// that comes back after a short pause is then served without touching the disk.
+/// Bytes of applied entries that stay in memory although no living follower needs them, unless
+/// configured otherwise: one that comes back after a short pause is then served without touching
+/// the disk.
 pub const LOG_BYTES_MAX: u64 = 8 << 20;
 
-/// Bytes of applied entries that stay in memory for living but slow followers. Beyond this
-/// they read from the WAL like the dead that come back.
-pub const LOG_BYTES_NEEDED_MAX: u64 = 64 << 20;
+/// Living but slow followers may keep so many times more in memory. Beyond this they read from
+/// the WAL like the dead that come back.
+const NEEDED_FACTOR: u64 = 8;
 
 /// Bytes of one read from the WAL: four full messages.
 const FETCH_BYTES_MAX: u64 = 4 << 20;
@@ -55,6 +56,7 @@ pub(crate) struct Log {
     entries: VecDeque<Entry>,
     memory_first: u64,
     bytes: u64,
+    bytes_max: u64,
     wants: RefCell<Wants>,
 }
 
@@ -88,6 +90,7 @@ impl Log {
         compacted: u64,
         compacted_term: u64,
         entries: Vec<Entry>,
+        bytes_max: u64,
     ) -> Log {
         let mut log = Log {
             initial: RaftState::new(hard_state, conf_state),
@@ -97,6 +100,7 @@ impl Log {
             entries: VecDeque::new(),
             memory_first: compacted + 1,
             bytes: 0,
+            bytes_max,
             wants: RefCell::default(),
         };
         log.append(entries);
@@ -212,14 +216,19 @@ impl Log {
         self.forget_wants();
     }
 
+    /// Whether [`Log::trim`] has something to do.
+    pub fn is_too_large(&self) -> bool {
+        self.bytes > self.bytes_max
+    }
+
     /// Drops applied entries from memory: those up to `applied` that no living follower needs
-    /// (`needed_from`), down to [`LOG_BYTES_MAX`], then also needed ones, down to
-    /// [`LOG_BYTES_NEEDED_MAX`].
+    /// (`needed_from`), down to the limit, then also needed ones, down to [`NEEDED_FACTOR`]
+    /// times the limit.
     pub fn trim(&mut self, applied: u64, needed_from: u64) {
-        while self.bytes > LOG_BYTES_MAX {
+        while self.is_too_large() {
             let front = self.memory_first;
             let needed = front >= needed_from;
-            if front > applied || (needed && self.bytes <= LOG_BYTES_NEEDED_MAX) {
+            if front > applied || (needed && self.bytes <= NEEDED_FACTOR * self.bytes_max) {
                 break;
             }
             self.drop_from_memory(front + 1);

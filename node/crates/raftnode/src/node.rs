@@ -95,6 +95,7 @@ impl RaftNode {
             election_ticks,
             read_retry_ticks,
             read_timeout_ticks,
+            log_bytes_max,
             mut rng,
             judge,
         } = config;
@@ -116,6 +117,7 @@ impl RaftNode {
             recovered.snapshot_index,
             recovered.snapshot_term,
             entries,
+            log_bytes_max,
         );
         let raft_config = raft::Config {
             id: id.0,
@@ -1011,7 +1013,7 @@ impl RaftNode {
     fn trim(&mut self) {
         let raft = &self.raw.raft;
         let applied = raft.raft_log.applied;
-        if raft.store().bytes() <= crate::log::LOG_BYTES_MAX {
+        if !raft.store().is_too_large() {
             return;
         }
         let mut needed_from = applied + 1;

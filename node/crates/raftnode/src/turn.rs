@@ -24,6 +24,9 @@ pub struct Config {
     /// After this long a read fails with [`ReadFailure::TimedOut`] (etcd: 5 s and two election
     /// time-outs).
     pub read_timeout_ticks: u32,
+    /// Bytes of applied entries that stay in memory although no living follower needs them, see
+    /// [`crate::LOG_BYTES_MAX`].
+    pub log_bytes_max: u64,
     /// Draws the election time-outs and the first read context.
     pub rng: Box<dyn Rng>,
     /// The strict reconfiguration rule, asked in the turn that appends a conf change. `None`
@@ -40,6 +43,7 @@ impl Config {
             election_ticks: 10,
             read_retry_ticks: 5,
             read_timeout_ticks: 70,
+            log_bytes_max: crate::LOG_BYTES_MAX,
             rng,
             judge: None,
         }
@@ -54,6 +58,7 @@ impl std::fmt::Debug for Config {
             .field("election_ticks", &self.election_ticks)
             .field("read_retry_ticks", &self.read_retry_ticks)
             .field("read_timeout_ticks", &self.read_timeout_ticks)
+            .field("log_bytes_max", &self.log_bytes_max)
             .finish_non_exhaustive()
     }
 }
