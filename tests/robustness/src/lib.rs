@@ -1,0 +1,1 @@
+//! Histories under faults; see `tests/`.
