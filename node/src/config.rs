@@ -64,8 +64,14 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
     let peer_listeners = listeners(given, "listen-peer-urls")?;
     let client_listeners = listeners(given, "listen-client-urls")?;
     let metrics_listeners = listeners(given, "listen-metrics-urls")?;
-    ensure!(!peer_listeners.is_empty(), "--listen-peer-urls is empty; give at least one URL");
-    ensure!(!client_listeners.is_empty(), "--listen-client-urls is empty; give at least one URL");
+    ensure!(
+        !peer_listeners.is_empty(),
+        "--listen-peer-urls is empty; give at least one URL"
+    );
+    ensure!(
+        !client_listeners.is_empty(),
+        "--listen-client-urls is empty; give at least one URL"
+    );
 
     let advertise_peer_urls = urls(given, "initial-advertise-peer-urls")?;
     let advertise_client_urls = urls(given, "advertise-client-urls")?;
@@ -98,8 +104,14 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
 
     let tick_ms = given.int("heartbeat-interval");
     let election_ms = given.int("election-timeout");
-    ensure!(tick_ms > 0, "--heartbeat-interval must be >0 (set to {tick_ms}ms)");
-    ensure!(election_ms > 0, "--election-timeout must be >0 (set to {election_ms}ms)");
+    ensure!(
+        tick_ms > 0,
+        "--heartbeat-interval must be >0 (set to {tick_ms}ms)"
+    );
+    ensure!(
+        election_ms > 0,
+        "--election-timeout must be >0 (set to {election_ms}ms)"
+    );
     ensure!(
         5 * tick_ms <= election_ms,
         "--election-timeout[{election_ms}ms] should be at least as 5 times as --heartbeat-interval[{tick_ms}ms]"
@@ -110,7 +122,10 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
     );
 
     let initial_cluster = match given.text("initial-cluster") {
-        "" => advertise_peer_urls.iter().map(|url| (name.clone(), url.clone())).collect(),
+        "" => advertise_peer_urls
+            .iter()
+            .map(|url| (name.clone(), url.clone()))
+            .collect(),
         text => initial_cluster(text)?,
     };
 
@@ -146,7 +161,9 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
     let member = Config {
         name,
         data_dir,
-        wal_dir: Some(given.text("wal-dir")).filter(|d| !d.is_empty()).map(PathBuf::from),
+        wal_dir: Some(given.text("wal-dir"))
+            .filter(|d| !d.is_empty())
+            .map(PathBuf::from),
         advertise_peer_urls,
         advertise_client_urls,
         initial_cluster,
@@ -201,7 +218,9 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         compact_hash_check_time,
         lease_checkpoint: gates.lease_checkpoint,
         lease_checkpoint_persist: gates.lease_checkpoint_persist,
-        raft_timeout: given.duration("raft-read-timeout").max(Duration::from_secs(5)),
+        raft_timeout: given
+            .duration("raft-read-timeout")
+            .max(Duration::from_secs(5)),
     };
 
     if member.new_cluster {
@@ -217,7 +236,14 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         keepalive_timeout: given.duration("grpc-keepalive-timeout"),
         watch_progress_notify_interval: member.watch_progress_notify_interval,
     };
-    Ok(Door { member, client_listeners, peer_listeners, metrics_listeners, rpc, log })
+    Ok(Door {
+        member,
+        client_listeners,
+        peer_listeners,
+        metrics_listeners,
+        rpc,
+        log,
+    })
 }
 
 /// Settings of a configuration file: YAML or JSON, keys as flags, durations as integer
@@ -229,8 +255,13 @@ pub fn from_file(path: &str) -> Result<Given> {
         .with_context(|| format!("--config-file={path} is not a YAML or JSON mapping"))?;
     let mut given = Given::default();
     for (key, value) in values {
-        let key = key.as_str().ok_or_else(|| anyhow!("{path}: a key is not text: {key:?}"))?;
-        let kind = crate::flags::FLAGS.iter().find(|f| f.name == key).map(|f| f.kind);
+        let key = key
+            .as_str()
+            .ok_or_else(|| anyhow!("{path}: a key is not text: {key:?}"))?;
+        let kind = crate::flags::FLAGS
+            .iter()
+            .find(|f| f.name == key)
+            .map(|f| f.kind);
         let text = match (&value, kind) {
             (serde_yaml::Value::Null, _) => continue,
             (serde_yaml::Value::Number(n), Some(crate::flags::Kind::Duration)) => format!("{n}ns"),
@@ -249,7 +280,9 @@ pub fn from_file(path: &str) -> Result<Given> {
             ),
             _ => bail!("{path}: {key} has a value of a kind that is not expected here"),
         };
-        given.set_named(key, text).with_context(|| format!("--config-file={path}"))?;
+        given
+            .set_named(key, text)
+            .with_context(|| format!("--config-file={path}"))?;
     }
     Ok(given)
 }
@@ -270,7 +303,11 @@ fn auto_compaction(given: &Given) -> Result<Option<AutoCompaction>> {
     let bad = || {
         anyhow!(
             "invalid value {retention:?} for flag --auto-compaction-retention with --auto-compaction-mode={mode}: expected a whole number{}",
-            if mode == "periodic" { " of hours or a duration such as 30m" } else { " of revisions" }
+            if mode == "periodic" {
+                " of hours or a duration such as 30m"
+            } else {
+                " of revisions"
+            }
         )
     };
     match mode {
@@ -357,7 +394,10 @@ fn initial_cluster(text: &str) -> Result<Vec<(String, String)>> {
                 "invalid value {part:?} in --initial-cluster: expected name=peerURL, for example node1=http://10.0.0.1:2380"
             )
         })?;
-        members.push((name.trim().to_owned(), check_url("initial-cluster", url.trim())?));
+        members.push((
+            name.trim().to_owned(),
+            check_url("initial-cluster", url.trim())?,
+        ));
     }
     Ok(members)
 }
@@ -395,7 +435,10 @@ fn check_url(flag: &str, url: &str) -> Result<String> {
         !host_port.contains('/'),
         "invalid value {url:?} for flag --{flag}: URL must not contain a path: {url}"
     );
-    let port = host_port.rsplit_once(':').map(|(_, port)| port).unwrap_or("");
+    let port = host_port
+        .rsplit_once(':')
+        .map(|(_, port)| port)
+        .unwrap_or("");
     ensure!(
         port.parse::<u16>().is_ok(),
         "invalid value {url:?} for flag --{flag}: URL address does not have the form \"host:port\": {url}"
@@ -420,17 +463,32 @@ fn listeners(given: &Given, flag: &'static str) -> Result<Vec<Listen>> {
                 host == "localhost" || host.is_empty() || host.parse::<std::net::IpAddr>().is_ok(),
                 "invalid value {url:?} for flag --{flag}: expected IP in URL for binding ({url})"
             );
-            let port: u16 =
-                url.rsplit_once(':').and_then(|(_, p)| p.parse().ok()).expect("checked above");
-            let lookup = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
+            let port: u16 = url
+                .rsplit_once(':')
+                .and_then(|(_, p)| p.parse().ok())
+                .expect("checked above");
+            let lookup = if host.is_empty() {
+                "0.0.0.0".to_owned()
+            } else {
+                host
+            };
             let addresses: Vec<SocketAddr> = (lookup.as_str(), port)
                 .to_socket_addrs()
                 .with_context(|| format!("flag --{flag}={url}: the host cannot be resolved"))?
                 .filter(SocketAddr::is_ipv4)
-                .chain((lookup.as_str(), port).to_socket_addrs()?.filter(SocketAddr::is_ipv6))
+                .chain(
+                    (lookup.as_str(), port)
+                        .to_socket_addrs()?
+                        .filter(SocketAddr::is_ipv6),
+                )
                 .take(1)
                 .collect();
-            Ok(Listen { flag, url, addresses, reuse_port: given.bool("socket-reuse-port") })
+            Ok(Listen {
+                flag,
+                url,
+                addresses,
+                reuse_port: given.bool("socket-reuse-port"),
+            })
         })
         .collect()
 }
@@ -447,7 +505,10 @@ fn log(given: &Given) -> Result<Log> {
         "invalid value {format:?} for flag --log-format: expected json or console"
     );
     let logger = given.text("logger");
-    ensure!(logger == "zap", "invalid value {logger:?} for flag --logger: expected zap");
+    ensure!(
+        logger == "zap",
+        "invalid value {logger:?} for flag --logger: expected zap"
+    );
     Ok(Log {
         level: level.to_owned(),
         json: format == "json",
@@ -461,7 +522,10 @@ mod tests {
 
     fn door(line: &str) -> Result<Door> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        build(&Given::from_arguments(&words).map_err(|e| anyhow!("{e}"))?, &mut Vec::new())
+        build(
+            &Given::from_arguments(&words).map_err(|e| anyhow!("{e}"))?,
+            &mut Vec::new(),
+        )
     }
 
     #[test]
@@ -472,14 +536,20 @@ mod tests {
             door.member.initial_cluster,
             [("default".to_owned(), "http://localhost:2380".to_owned())]
         );
-        assert_eq!(door.client_listeners[0].addresses[0], "127.0.0.1:2379".parse().unwrap());
+        assert_eq!(
+            door.client_listeners[0].addresses[0],
+            "127.0.0.1:2379".parse().unwrap()
+        );
         assert_eq!(door.member.quota_bytes, Some(2 << 30));
     }
 
     #[test]
     fn words_that_cannot_be_right_are_named() {
         let text = |line: &str| format!("{:#}", door(line).unwrap_err());
-        assert!(text("--listen-client-urls http://127.0.0.1:1").contains("--advertise-client-urls is required"));
+        assert!(
+            text("--listen-client-urls http://127.0.0.1:1")
+                .contains("--advertise-client-urls is required")
+        );
         assert!(text("--election-timeout 100").contains("at least as 5 times"));
         assert!(text("--listen-peer-urls http://node1:2380").contains("expected IP in URL"));
         assert!(text("--listen-peer-urls 127.0.0.1:2380").contains("URL scheme"));
@@ -494,8 +564,14 @@ mod tests {
     #[test]
     fn retention_has_units_by_mode() {
         let mode = |line: &str| door(line).unwrap().member.auto_compaction;
-        assert_eq!(mode("--auto-compaction-retention 1"), Some(AutoCompaction::Periodic(Duration::from_secs(3600))));
-        assert_eq!(mode("--auto-compaction-retention 10m"), Some(AutoCompaction::Periodic(Duration::from_secs(600))));
+        assert_eq!(
+            mode("--auto-compaction-retention 1"),
+            Some(AutoCompaction::Periodic(Duration::from_secs(3600)))
+        );
+        assert_eq!(
+            mode("--auto-compaction-retention 10m"),
+            Some(AutoCompaction::Periodic(Duration::from_secs(600)))
+        );
         assert_eq!(
             mode("--auto-compaction-mode revision --auto-compaction-retention 500"),
             Some(AutoCompaction::Revision(500))

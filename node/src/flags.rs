@@ -260,7 +260,10 @@ impl Given {
             let value = match value {
                 Some(value) => value,
                 None if takes_none => "true".to_owned(),
-                None => rest.next().cloned().ok_or_else(|| Error::NoValue(name.to_owned()))?,
+                None => rest
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| Error::NoValue(name.to_owned()))?,
             };
             given.set(flag, value)?;
         }
@@ -274,7 +277,9 @@ impl Given {
     ) -> Result<Vec<String>, Error> {
         let mut unknown = Vec::new();
         for (variable, value) in environment {
-            let Some(rest) = variable.strip_prefix("ETCD_") else { continue };
+            let Some(rest) = variable.strip_prefix("ETCD_") else {
+                continue;
+            };
             let name = rest.to_ascii_lowercase().replace('_', "-");
             match find(&name) {
                 Some(flag) if value.is_empty() || self.is_set(flag.name) => {}
@@ -297,7 +302,9 @@ impl Given {
                 parse_bool(&value).ok_or_else(|| bad("expected true or false", &value))?;
             }
             Kind::Int => {
-                value.parse::<i64>().map_err(|_| bad("expected a whole number", &value))?;
+                value
+                    .parse::<i64>()
+                    .map_err(|_| bad("expected a whole number", &value))?;
             }
             Kind::Duration => {
                 parse_duration(&value)
@@ -305,7 +312,11 @@ impl Given {
             }
             // A flag that only repeats its default asks for nothing.
             Kind::Later(what) if value != flag.default => {
-                return Err(Error::Later { flag: flag.name, value, what });
+                return Err(Error::Later {
+                    flag: flag.name,
+                    value,
+                    what,
+                });
             }
             Kind::Text | Kind::Ignored | Kind::Later(_) => {}
         }
@@ -355,7 +366,11 @@ impl Given {
 
 /// Splits a comma list; empty parts vanish.
 pub fn split_list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+    text.split(',')
+        .map(str::trim)
+        .filter(|s| !s.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn parse_bool(text: &str) -> Option<bool> {
@@ -380,7 +395,9 @@ pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit_len = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit_len = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         let unit = match &rest[..unit_len] {
             "ns" => 1.0,
             "us" | "µs" | "μs" => 1e3,
@@ -401,11 +418,17 @@ pub fn help() -> String {
     let mut text = String::from(
         "Usage:\n\n  quorate [flags]\n    Start a member, as etcd does.\n\n  quorate local|bench|util|explain --help\n    A local cluster; a load; tools on files; what is wrong with a cluster.\n\n  quorate --version\n    Show the version.\n\nFlags (each also as ETCD_<FLAG> in the environment):\n",
     );
-    for flag in FLAGS.iter().filter(|f| f.kind != Ignored && !matches!(f.kind, Later(_))) {
+    for flag in FLAGS
+        .iter()
+        .filter(|f| f.kind != Ignored && !matches!(f.kind, Later(_)))
+    {
         let line = if flag.default.is_empty() {
             format!("  --{}\n        {}\n", flag.name, flag.help)
         } else {
-            format!("  --{} '{}'\n        {}\n", flag.name, flag.default, flag.help)
+            format!(
+                "  --{} '{}'\n        {}\n",
+                flag.name, flag.default, flag.help
+            )
         };
         text.push_str(&line);
     }
@@ -429,7 +452,8 @@ mod tests {
 
     #[test]
     fn one_dash_or_two_with_equals_or_without() {
-        let g = given("-name a --data-dir=/d --pre-vote=false --force-new-cluster --max-wals 3").unwrap();
+        let g = given("-name a --data-dir=/d --pre-vote=false --force-new-cluster --max-wals 3")
+            .unwrap();
         assert_eq!(g.text("name"), "a");
         assert_eq!(g.text("data-dir"), "/d");
         assert!(!g.bool("pre-vote"));
@@ -457,9 +481,14 @@ mod tests {
         let mut g = given("--name a").unwrap();
         let unknown = g
             .add_environment(
-                [("ETCD_NAME", "b"), ("ETCD_MAX_WALS", "7"), ("ETCD_NOPE", "1"), ("HOME", "/")]
-                    .into_iter()
-                    .map(|(k, v)| (k.to_owned(), v.to_owned())),
+                [
+                    ("ETCD_NAME", "b"),
+                    ("ETCD_MAX_WALS", "7"),
+                    ("ETCD_NOPE", "1"),
+                    ("HOME", "/"),
+                ]
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned())),
             )
             .unwrap();
         assert_eq!(g.text("name"), "a");

@@ -39,7 +39,13 @@ pub fn start(log: &Log) -> Result<()> {
         });
     }
     tracing_subscriber::registry()
-        .with(Lines { json: log.json, outputs }.with_filter(level))
+        .with(
+            Lines {
+                json: log.json,
+                outputs,
+            }
+            .with_filter(level),
+        )
         .try_init()
         .context("logging was started twice")
 }
@@ -82,7 +88,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             serde_json::Value::Object(object).to_string()
         } else {
             let others = serde_json::Value::Object(fields.others).to_string();
-            format!("{}\t{level}\t{caller}\t{}\t{others}", timestamp(now), fields.message)
+            format!(
+                "{}\t{level}\t{caller}\t{}\t{others}",
+                timestamp(now),
+                fields.message
+            )
         };
         for output in &self.outputs {
             // A log that cannot be written must not stop a member.
@@ -130,7 +140,9 @@ fn name(field: &Field) -> String {
 
 /// `2026-11-23T19:51:50.123456Z`
 fn timestamp(now: SystemTime) -> String {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil(days as i64);
     format!(
@@ -152,7 +164,11 @@ fn civil(days: i64) -> (i64, u32, u32) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u32;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u32;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    } as u32;
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 

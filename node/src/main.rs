@@ -77,8 +77,9 @@ fn read(given: &mut flags::Given, warnings: &mut Vec<String>) -> anyhow::Result<
         file = std::env::var("ETCD_CONFIG_FILE").unwrap_or_default();
     }
     if file.is_empty() {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
         for name in given.add_environment(environment)? {
             warnings.push(format!("unrecognized environment variable {name}"));
         }

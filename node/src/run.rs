@@ -142,7 +142,11 @@ fn serve(
     let thread = thread.spawn(move || {
         runtime.block_on(async move {
             tokio::spawn(lane.clone().run());
-            let door = Arc::new(rpc::Door { member, lane, config });
+            let door = Arc::new(rpc::Door {
+                member,
+                lane,
+                config,
+            });
             let servers: Vec<_> = listeners
                 .into_iter()
                 .map(|listener| {
@@ -157,7 +161,9 @@ fn serve(
                 .collect();
             for server in servers {
                 if let Ok(Err(error)) = server.await {
-                    door.member.shared.fatal(format!("a client listener failed: {error}"));
+                    door.member
+                        .shared
+                        .fatal(format!("a client listener failed: {error}"));
                 }
             }
         });
@@ -194,7 +200,9 @@ async fn until_stopped(running: &Running, door: &Door) -> Result<()> {
 
 /// `READY=1` on the socket that systemd names, if it does.
 fn notify_systemd() {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let sent = std::os::unix::net::UnixDatagram::unbound()
         .and_then(|socket| socket.send_to(b"READY=1", path));
     if let Err(error) = sent {
@@ -211,8 +219,16 @@ fn log_cluster(running: &Running) {
             format!(
                 "{} {} {} {}",
                 member.id,
-                if member.name.is_empty() { "(not started)" } else { &member.name },
-                if member.is_learner { "learner" } else { "voter" },
+                if member.name.is_empty() {
+                    "(not started)"
+                } else {
+                    &member.name
+                },
+                if member.is_learner {
+                    "learner"
+                } else {
+                    "voter"
+                },
                 member.peer_urls.join(",")
             )
         })

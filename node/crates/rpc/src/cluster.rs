@@ -9,10 +9,15 @@ use crate::door::Door;
 use crate::grpc::Status;
 
 /// Cluster.MemberAdd
-pub async fn add(door: Arc<Door>, request: pb::MemberAddRequest) -> Result<pb::MemberAddResponse, Status> {
-    let urls = membership::parse_urls(&request.peer_urls)
-        .map_err(|_| api::Error::MemberBadUrls)?;
-    let (added, members) = door.member.member_add(&door.lane, urls, request.is_learner).await?;
+pub async fn add(
+    door: Arc<Door>,
+    request: pb::MemberAddRequest,
+) -> Result<pb::MemberAddResponse, Status> {
+    let urls = membership::parse_urls(&request.peer_urls).map_err(|_| api::Error::MemberBadUrls)?;
+    let (added, members) = door
+        .member
+        .member_add(&door.lane, urls, request.is_learner)
+        .await?;
     Ok(pb::MemberAddResponse {
         header: Some(door.header(0)),
         member: Some(pb::Member {
@@ -31,7 +36,10 @@ pub async fn remove(
     request: pb::MemberRemoveRequest,
 ) -> Result<pb::MemberRemoveResponse, Status> {
     let members = door.member.member_remove(&door.lane, request.id).await?;
-    Ok(pb::MemberRemoveResponse { header: Some(door.header(0)), members: to_proto(&members) })
+    Ok(pb::MemberRemoveResponse {
+        header: Some(door.header(0)),
+        members: to_proto(&members),
+    })
 }
 
 /// Cluster.MemberUpdate
@@ -39,9 +47,14 @@ pub async fn update(
     door: Arc<Door>,
     request: pb::MemberUpdateRequest,
 ) -> Result<pb::MemberUpdateResponse, Status> {
-    let members =
-        door.member.member_update(&door.lane, request.id, request.peer_urls).await?;
-    Ok(pb::MemberUpdateResponse { header: Some(door.header(0)), members: to_proto(&members) })
+    let members = door
+        .member
+        .member_update(&door.lane, request.id, request.peer_urls)
+        .await?;
+    Ok(pb::MemberUpdateResponse {
+        header: Some(door.header(0)),
+        members: to_proto(&members),
+    })
 }
 
 /// Cluster.MemberPromote
@@ -50,17 +63,26 @@ pub async fn promote(
     request: pb::MemberPromoteRequest,
 ) -> Result<pb::MemberPromoteResponse, Status> {
     let members = door.member.member_promote(&door.lane, request.id).await?;
-    Ok(pb::MemberPromoteResponse { header: Some(door.header(0)), members: to_proto(&members) })
+    Ok(pb::MemberPromoteResponse {
+        header: Some(door.header(0)),
+        members: to_proto(&members),
+    })
 }
 
 /// Cluster.MemberList: linearizable only when asked.
-pub async fn list(door: Arc<Door>, request: pb::MemberListRequest) -> Result<pb::MemberListResponse, Status> {
+pub async fn list(
+    door: Arc<Door>,
+    request: pb::MemberListRequest,
+) -> Result<pb::MemberListResponse, Status> {
     if request.linearizable {
         door.lane.linearizable_read().await?;
     }
     let cluster = door.member.state().cluster.get();
     let members: Vec<Member> = cluster.members().cloned().collect();
-    Ok(pb::MemberListResponse { header: Some(door.header(0)), members: to_proto(&members) })
+    Ok(pb::MemberListResponse {
+        header: Some(door.header(0)),
+        members: to_proto(&members),
+    })
 }
 
 fn to_proto(members: &[Member]) -> Vec<pb::Member> {

@@ -38,7 +38,12 @@ pub struct Coalesce<T> {
 impl<T> Coalesce<T> {
     /// Wraps `inner`, which should have `TCP_NODELAY` set.
     pub fn new(inner: T) -> Self {
-        Self { inner, buffer: Vec::new(), written: 0, owed: false }
+        Self {
+            inner,
+            buffer: Vec::new(),
+            written: 0,
+            owed: false,
+        }
     }
 }
 

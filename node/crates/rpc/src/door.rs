@@ -15,7 +15,7 @@ use server::Member;
 use server::lane::Lane;
 
 use crate::grpc::{self, Messages, ReplyBody, Status};
-use crate::{cluster, health, kv, lease, maintenance, watch};
+use crate::{auth, cluster, health, kv, lease, maintenance, watch};
 
 /// What a request may carry beside the largest raft request (etcd `grpcOverheadBytes`).
 const GRPC_OVERHEAD_BYTES: usize = 512 * 1024;
@@ -86,10 +86,17 @@ impl Door {
     ) -> Result<Response<ReplyBody>, Status> {
         let (head, body) = request.into_parts();
         let call = read_metadata(&head.headers)?;
-        let messages =
-            Messages::new(body, head.headers.get("grpc-encoding"), self.config.message_bytes_max())?;
-        let (service, method) =
-            head.uri.path().trim_start_matches('/').split_once('/').unwrap_or_default();
+        let messages = Messages::new(
+            body,
+            head.headers.get("grpc-encoding"),
+            self.config.message_bytes_max(),
+        )?;
+        let (service, method) = head
+            .uri
+            .path()
+            .trim_start_matches('/')
+            .split_once('/')
+            .unwrap_or_default();
         let door = self;
         Ok(match (service, method) {
             ("etcdserverpb.KV", method) => match method {
@@ -125,7 +132,14 @@ impl Door {
                 "Hash" => door.unary(call, messages, maintenance::hash).await,
                 "HashKV" => door.unary(call, messages, maintenance::hash_kv).await,
                 "MoveLeader" => door.unary(call, messages, maintenance::move_leader).await,
+                "Downgrade" => door.unary(call, messages, maintenance::downgrade).await,
                 "Snapshot" => maintenance::snapshot(door, call, messages).await?,
+                _ => return Err(Status::unknown_method(service, method)),
+            },
+            ("etcdserverpb.Auth", method) => match method {
+                "AuthStatus" => door.unary(call, messages, auth::status).await,
+                "Authenticate" => door.unary(call, messages, auth::authenticate).await,
+                _ if auth::METHODS.contains(&method) => return Err(auth::not_there(method)),
                 _ => return Err(Status::unknown_method(service, method)),
             },
             ("grpc.health.v1.Health", method) => match method {
@@ -137,7 +151,12 @@ impl Door {
         })
     }
 
-    async fn unary<Q, R, F, H>(self: Arc<Self>, call: Call, messages: Messages, handler: H) -> Response<ReplyBody>
+    async fn unary<Q, R, F, H>(
+        self: Arc<Self>,
+        call: Call,
+        messages: Messages,
+        handler: H,
+    ) -> Response<ReplyBody>
     where
         Q: Message + Default + ForLearner,
         R: Message,
@@ -188,7 +207,9 @@ fn read_metadata(headers: &HeaderMap) -> Result<Call, Status> {
     {
         return Err(api::Error::InvalidClientApiVersion.into());
     }
-    let require_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+    let require_leader = headers
+        .get("hasleader")
+        .is_some_and(|value| value == "true");
     Ok(Call { require_leader })
 }
 
@@ -235,5 +256,8 @@ voters_only!(
     pb::HashRequest,
     pb::HashKvRequest,
     pb::MoveLeaderRequest,
+    pb::DowngradeRequest,
+    pb::AuthStatusRequest,
+    pb::AuthenticateRequest,
     api::health::HealthCheckRequest,
 );

@@ -37,12 +37,18 @@ pub struct Status {
 impl Status {
     /// A status of the given code and text.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     /// As grpc-go answers a method it does not have.
     pub fn unknown_method(service: &str, method: &str) -> Self {
-        Self::new(Code::Unimplemented, format!("unknown method {method} for service {service}"))
+        Self::new(
+            Code::Unimplemented,
+            format!("unknown method {method} for service {service}"),
+        )
     }
 
     /// As grpc-go answers a service it does not have.
@@ -64,7 +70,10 @@ impl Status {
 
 impl From<api::Error> for Status {
     fn from(error: api::Error) -> Self {
-        Self { code: error.code(), message: error.to_string() }
+        Self {
+            code: error.code(),
+            message: error.to_string(),
+        }
     }
 }
 
@@ -119,7 +128,9 @@ impl http_body::Body for ReplyBody {
         match &mut *self {
             Self::Unary { data, trailers } => Poll::Ready(match data.take() {
                 Some(data) => Some(Ok(Frame::data(data))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+                None => trailers
+                    .take()
+                    .map(|trailers| Ok(Frame::trailers(trailers))),
             }),
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
             Self::Stream(receiver) => match receiver.poll_recv(cx) {
@@ -168,7 +179,9 @@ pub fn encode(message: &impl Message) -> Bytes {
     let mut buffer = BytesMut::with_capacity(PREFIX_BYTES + length);
     buffer.put_u8(0);
     buffer.put_u32(length as u32);
-    message.encode(&mut buffer).expect("the buffer has the message's length");
+    message
+        .encode(&mut buffer)
+        .expect("the buffer has the message's length");
     buffer.freeze()
 }
 
@@ -176,8 +189,10 @@ pub fn encode(message: &impl Message) -> Bytes {
 pub fn unary_response(result: Result<impl Message, Status>) -> Response<ReplyBody> {
     match result {
         Ok(message) => {
-            let body =
-                ReplyBody::Unary { data: Some(encode(&message)), trailers: Some(trailers(Ok(()))) };
+            let body = ReplyBody::Unary {
+                data: Some(encode(&message)),
+                trailers: Some(trailers(Ok(()))),
+            };
             with_grpc_headers(body)
         }
         Err(status) => error_response(&status),
@@ -199,7 +214,9 @@ pub fn stream_response(receiver: mpsc::Receiver<Outgoing>) -> Response<ReplyBody
 fn with_grpc_headers(body: ReplyBody) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
 
@@ -231,7 +248,12 @@ impl Messages {
                 ));
             }
         };
-        Ok(Self { body, buffer: BytesMut::new(), gzip, message_bytes_max })
+        Ok(Self {
+            body,
+            buffer: BytesMut::new(),
+            gzip,
+            message_bytes_max,
+        })
     }
 
     /// The next message; `None` at the end of the request.
@@ -242,7 +264,9 @@ impl Messages {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
                     // The usual case: one frame holds one whole message, which is then not copied.
                     if self.buffer.is_empty() {
                         if let Some(payload) = self.whole(&data)? {
@@ -252,7 +276,10 @@ impl Messages {
                     self.buffer.extend_from_slice(&data);
                 }
                 Some(Err(error)) => {
-                    return Err(Status::new(Code::Canceled, format!("context canceled: {error}")));
+                    return Err(Status::new(
+                        Code::Canceled,
+                        format!("context canceled: {error}"),
+                    ));
                 }
                 None if self.buffer.is_empty() => return Ok(None),
                 None => return Err(Status::new(Code::Internal, "unexpected EOF")),
@@ -276,7 +303,10 @@ impl Messages {
                     ));
                 }
                 Some(Err(error)) => {
-                    return Err(Status::new(Code::Canceled, format!("context canceled: {error}")));
+                    return Err(Status::new(
+                        Code::Canceled,
+                        format!("context canceled: {error}"),
+                    ));
                 }
                 None => break,
             }
@@ -302,7 +332,8 @@ impl Messages {
         }
         let length = self.checked_length(&self.buffer[..PREFIX_BYTES])?;
         if self.buffer.len() < PREFIX_BYTES + length {
-            self.buffer.reserve(PREFIX_BYTES + length - self.buffer.len());
+            self.buffer
+                .reserve(PREFIX_BYTES + length - self.buffer.len());
             return Ok(None);
         }
         let compressed = self.buffer[0];
@@ -350,12 +381,15 @@ impl Messages {
         let mut out = Vec::new();
         // One byte past the limit tells "too large" from "just fits".
         let limit = self.message_bytes_max as u64 + 1;
-        flate2::read::GzDecoder::new(payload).take(limit).read_to_end(&mut out).map_err(|error| {
-            Status::new(
-                Code::Internal,
-                format!("grpc: failed to decompress the received message: {error}"),
-            )
-        })?;
+        flate2::read::GzDecoder::new(payload)
+            .take(limit)
+            .read_to_end(&mut out)
+            .map_err(|error| {
+                Status::new(
+                    Code::Internal,
+                    format!("grpc: failed to decompress the received message: {error}"),
+                )
+            })?;
         if out.len() > self.message_bytes_max {
             return Err(Status::new(
                 Code::ResourceExhausted,
@@ -371,7 +405,10 @@ impl Messages {
 
 fn decode<M: Message + Default>(payload: Bytes) -> Result<M, Status> {
     M::decode(payload).map_err(|error| {
-        Status::new(Code::Internal, format!("grpc: error unmarshalling request: {error}"))
+        Status::new(
+            Code::Internal,
+            format!("grpc: error unmarshalling request: {error}"),
+        )
     })
 }
 
@@ -381,7 +418,10 @@ mod tests {
 
     #[test]
     fn messages_are_percent_encoded_as_grpc_says() {
-        assert_eq!(percent_encode("etcdserver: key is not provided"), "etcdserver: key is not provided");
+        assert_eq!(
+            percent_encode("etcdserver: key is not provided"),
+            "etcdserver: key is not provided"
+        );
         assert_eq!(percent_encode("50% of ü\n"), "50%25 of %C3%BC%0A");
     }
 }

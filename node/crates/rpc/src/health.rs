@@ -21,8 +21,12 @@ enum Check {
 }
 
 const LIVEZ: &[Check] = &[Check::SerializableRead];
-const READYZ: &[Check] =
-    &[Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
+const READYZ: &[Check] = &[
+    Check::DataCorruption,
+    Check::SerializableRead,
+    Check::LinearizableRead,
+    Check::NonLearner,
+];
 
 impl Check {
     fn name(self) -> &'static str {
@@ -37,16 +41,23 @@ impl Check {
     async fn run(self, door: &Door) -> Result<(), String> {
         match self {
             Self::DataCorruption => {
-                if door.member.state().alarms.is_raised(api::etcdserverpb::AlarmType::Corrupt) {
+                if door
+                    .member
+                    .state()
+                    .alarms
+                    .is_raised(api::etcdserverpb::AlarmType::Corrupt)
+                {
                     return Err("alarm activated: CORRUPT".into());
                 }
                 Ok(())
             }
             // A read of our own state needs nothing but a process that answers.
             Self::SerializableRead => Ok(()),
-            Self::LinearizableRead => {
-                door.lane.linearizable_read().await.map_err(|error| error.to_string())
-            }
+            Self::LinearizableRead => door
+                .lane
+                .linearizable_read()
+                .await
+                .map_err(|error| error.to_string()),
             Self::NonLearner => {
                 if door.member.is_learner() {
                     return Err("not supported for learner".into());
@@ -74,10 +85,13 @@ pub async fn answer<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> 
         "/livez" => checks(door, LIVEZ, query).await,
         "/readyz" => checks(door, READYZ, query).await,
         _ => {
-            let single = [("/livez/", LIVEZ), ("/readyz/", READYZ)].iter().find_map(|(root, all)| {
-                let name = path.strip_prefix(root)?;
-                all.iter().find(|check| check.name() == name)
-            });
+            let single =
+                [("/livez/", LIVEZ), ("/readyz/", READYZ)]
+                    .iter()
+                    .find_map(|(root, all)| {
+                        let name = path.strip_prefix(root)?;
+                        all.iter().find(|check| check.name() == name)
+                    });
             match single {
                 Some(_) if !get => method_not_allowed(),
                 Some(check) => checks(door, &[*check], query).await,
@@ -152,9 +166,15 @@ async fn checks(door: &Door, all: &[Check], query: &str) -> Response<ReplyBody> 
         tracing::error!(reason = lines, "health check error");
         return error(StatusCode::SERVICE_UNAVAILABLE, &lines);
     }
-    let body = if verbose { format!("{lines}ok\n") } else { "ok\n".to_owned() };
+    let body = if verbose {
+        format!("{lines}ok\n")
+    } else {
+        "ok\n".to_owned()
+    };
     let mut response = plain(StatusCode::OK, body);
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }
 
@@ -168,12 +188,16 @@ fn plain(status: StatusCode, body: String) -> Response<ReplyBody> {
 /// Go's `http.Error`: the text, a newline, and `nosniff`.
 fn error(status: StatusCode, text: &str) -> Response<ReplyBody> {
     let mut response = plain(status, format!("{text}\n"));
-    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
     response
 }
 
 fn method_not_allowed() -> Response<ReplyBody> {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static("GET"));
     response
 }

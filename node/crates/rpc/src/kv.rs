@@ -15,7 +15,10 @@ use crate::grpc::{self, Messages, Outgoing, ReplyBody, Status};
 const STREAM_CHUNKS_WAITING: usize = 4;
 
 /// Keys.Range
-pub async fn range(door: Arc<Door>, request: pb::RangeRequest) -> Result<pb::RangeResponse, Status> {
+pub async fn range(
+    door: Arc<Door>,
+    request: pb::RangeRequest,
+) -> Result<pb::RangeResponse, Status> {
     check::check_range_request(&request)?;
     if !request.serializable {
         door.lane.linearizable_read().await?;
@@ -29,9 +32,14 @@ pub async fn range(door: Arc<Door>, request: pb::RangeRequest) -> Result<pb::Ran
 
 /// Keys.Put
 pub async fn put(door: Arc<Door>, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
-    door.member.check_quota(&door.lane, apply::quota::put_cost(&request)).await?;
+    door.member
+        .check_quota(&door.lane, apply::quota::put_cost(&request))
+        .await?;
     check::check_put_request(&request)?;
-    let raft = pb::InternalRaftRequest { put: Some(request), ..Default::default() };
+    let raft = pb::InternalRaftRequest {
+        put: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::Put(mut response) => {
             door.fill(&mut response.header);
@@ -47,7 +55,10 @@ pub async fn delete_range(
     request: pb::DeleteRangeRequest,
 ) -> Result<pb::DeleteRangeResponse, Status> {
     check::check_delete_request(&request)?;
-    let raft = pb::InternalRaftRequest { delete_range: Some(request), ..Default::default() };
+    let raft = pb::InternalRaftRequest {
+        delete_range: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::DeleteRange(mut response) => {
             door.fill(&mut response.header);
@@ -59,7 +70,9 @@ pub async fn delete_range(
 
 /// Keys.Txn: a txn that only reads is served like a range, without the log.
 pub async fn txn(door: Arc<Door>, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
-    door.member.check_quota(&door.lane, apply::quota::txn_cost(&request)).await?;
+    door.member
+        .check_quota(&door.lane, apply::quota::txn_cost(&request))
+        .await?;
     check::check_txn_request(&request, door.config.max_txn_ops)?;
     if apply::is_read_only(&request) {
         if !apply::is_serializable(&request) {
@@ -71,7 +84,10 @@ pub async fn txn(door: Arc<Door>, request: pb::TxnRequest) -> Result<pb::TxnResp
         door.fill(&mut response.header);
         return Ok(response);
     }
-    let raft = pb::InternalRaftRequest { txn: Some(request), ..Default::default() };
+    let raft = pb::InternalRaftRequest {
+        txn: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::Txn(mut response) => {
             door.fill(&mut response.header);
@@ -88,7 +104,10 @@ pub async fn compact(
 ) -> Result<pb::CompactionResponse, Status> {
     let physical = request.physical;
     let revision = request.revision;
-    let raft = pb::InternalRaftRequest { compaction: Some(request), ..Default::default() };
+    let raft = pb::InternalRaftRequest {
+        compaction: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::Compaction(mut response) => {
             if physical {
@@ -139,12 +158,20 @@ async fn stream_chunks(
         let chunk = cursor
             .next(state.mvcc.as_ref(), door.config.max_request_bytes)
             .map_err(|error| server::from_mvcc(&error))?;
-        let Some(mut chunk) = chunk else { return Ok(()) };
+        let Some(mut chunk) = chunk else {
+            return Ok(());
+        };
         if chunk.header.is_some() {
             door.fill(&mut chunk.header);
         }
-        let message = pb::RangeStreamResponse { range_response: Some(chunk) };
-        if sender.send(Outgoing::Message(grpc::encode(&message))).await.is_err() {
+        let message = pb::RangeStreamResponse {
+            range_response: Some(chunk),
+        };
+        if sender
+            .send(Outgoing::Message(grpc::encode(&message)))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
         // A long list must not keep the other requests of this runtime waiting.
@@ -153,5 +180,8 @@ async fn stream_chunks(
 }
 
 fn unexpected(what: &str, response: &apply::Response) -> Status {
-    Status::new(api::Code::Internal, format!("{what} was answered by {response:?}"))
+    Status::new(
+        api::Code::Internal,
+        format!("{what} was answered by {response:?}"),
+    )
 }

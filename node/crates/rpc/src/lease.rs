@@ -22,7 +22,10 @@ pub async fn grant(
     while request.id == 0 {
         request.id = (door.lane.next_id() & (i64::MAX as u64)) as i64;
     }
-    let raft = pb::InternalRaftRequest { lease_grant: Some(request), ..Default::default() };
+    let raft = pb::InternalRaftRequest {
+        lease_grant: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::LeaseGrant(mut response) => {
             response.header = Some(door.header(door.member.state().mvcc.revision()));
@@ -37,7 +40,10 @@ pub async fn revoke(
     door: Arc<Door>,
     request: pb::LeaseRevokeRequest,
 ) -> Result<pb::LeaseRevokeResponse, Status> {
-    let raft = pb::InternalRaftRequest { lease_revoke: Some(request), ..Default::default() };
+    let raft = pb::InternalRaftRequest {
+        lease_revoke: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::LeaseRevoke(mut response) => {
             door.fill(&mut response.header);
@@ -56,9 +62,11 @@ pub async fn time_to_live(
     let revision = door.member.state().mvcc.revision();
     let mut response = match door.member.lease_time_to_live(&door.lane, request).await {
         Ok(response) => response,
-        Err(api::Error::LeaseNotFound) => {
-            pb::LeaseTimeToLiveResponse { id, ttl: -1, ..Default::default() }
-        }
+        Err(api::Error::LeaseNotFound) => pb::LeaseTimeToLiveResponse {
+            id,
+            ttl: -1,
+            ..Default::default()
+        },
         Err(error) => return Err(error.into()),
     };
     response.header = Some(door.header(revision));
@@ -73,7 +81,10 @@ pub async fn leases(
     let leases = door.member.lease_leases();
     Ok(pb::LeaseLeasesResponse {
         header: Some(door.header(door.member.state().mvcc.revision())),
-        leases: leases.into_iter().map(|id| pb::LeaseStatus { id }).collect(),
+        leases: leases
+            .into_iter()
+            .map(|id| pb::LeaseStatus { id })
+            .collect(),
     })
 }
 
@@ -105,9 +116,16 @@ pub fn keep_alive(
                 Err(api::Error::LeaseNotFound) => 0,
                 Err(error) => break Err(error.into()),
             };
-            let response =
-                pb::LeaseKeepAliveResponse { header: Some(header), id: request.id, ttl };
-            if sender.send(Outgoing::Message(grpc::encode(&response))).await.is_err() {
+            let response = pb::LeaseKeepAliveResponse {
+                header: Some(header),
+                id: request.id,
+                ttl,
+            };
+            if sender
+                .send(Outgoing::Message(grpc::encode(&response)))
+                .await
+                .is_err()
+            {
                 return;
             }
         };
@@ -117,5 +135,8 @@ pub fn keep_alive(
 }
 
 fn unexpected(response: &apply::Response) -> Status {
-    Status::new(api::Code::Internal, format!("a lease request was answered by {response:?}"))
+    Status::new(
+        api::Code::Internal,
+        format!("a lease request was answered by {response:?}"),
+    )
 }

@@ -12,6 +12,7 @@
 //! that does framing.
 #![forbid(unsafe_code)]
 
+mod auth;
 mod cluster;
 mod coalesce;
 mod door;

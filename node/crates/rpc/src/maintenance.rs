@@ -55,18 +55,31 @@ pub async fn status(door: Arc<Door>, _: pb::StatusRequest) -> Result<pb::StatusR
 
 /// An alarm as Go prints the message.
 fn alarm_text(alarm: &pb::AlarmMember) -> String {
-    format!("memberID:{} alarm:{}", alarm.member_id, alarm.alarm().as_str_name())
+    format!(
+        "memberID:{} alarm:{}",
+        alarm.member_id,
+        alarm.alarm().as_str_name()
+    )
 }
 
 /// Maintenance.Alarm
-pub async fn alarm(door: Arc<Door>, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Status> {
-    let raft = pb::InternalRaftRequest { alarm: Some(request), ..Default::default() };
+pub async fn alarm(
+    door: Arc<Door>,
+    request: pb::AlarmRequest,
+) -> Result<pb::AlarmResponse, Status> {
+    let raft = pb::InternalRaftRequest {
+        alarm: Some(request),
+        ..Default::default()
+    };
     match door.member.propose(&door.lane, raft).await? {
         apply::Response::Alarm(mut response) => {
             response.header = Some(door.header(door.member.state().mvcc.revision()));
             Ok(response)
         }
-        other => Err(Status::new(api::Code::Internal, format!("alarm was answered by {other:?}"))),
+        other => Err(Status::new(
+            api::Code::Internal,
+            format!("alarm was answered by {other:?}"),
+        )),
     }
 }
 
@@ -84,11 +97,17 @@ pub async fn defragment(
 /// Maintenance.Hash: of the whole database, comparable only with itself.
 pub async fn hash(door: Arc<Door>, _: pb::HashRequest) -> Result<pb::HashResponse, Status> {
     let (hash, revision) = door.member.hash().await?;
-    Ok(pb::HashResponse { header: Some(door.header(revision)), hash })
+    Ok(pb::HashResponse {
+        header: Some(door.header(revision)),
+        hash,
+    })
 }
 
 /// Maintenance.HashKV
-pub async fn hash_kv(door: Arc<Door>, request: pb::HashKvRequest) -> Result<pb::HashKvResponse, Status> {
+pub async fn hash_kv(
+    door: Arc<Door>,
+    request: pb::HashKvRequest,
+) -> Result<pb::HashKvResponse, Status> {
     let (hash, revision) = door.member.hash_kv(request.revision).await?;
     Ok(pb::HashKvResponse {
         header: Some(door.header(revision)),
@@ -105,6 +124,26 @@ pub async fn move_leader(
 ) -> Result<pb::MoveLeaderResponse, Status> {
     door.member.move_leader(request.target_id).await?;
     Ok(pb::MoveLeaderResponse::default())
+}
+
+/// Maintenance.Downgrade
+pub async fn downgrade(
+    door: Arc<Door>,
+    request: pb::DowngradeRequest,
+) -> Result<pb::DowngradeResponse, Status> {
+    use pb::downgrade_request::DowngradeAction;
+    let (member, lane) = (&door.member, &door.lane);
+    let version = match DowngradeAction::try_from(request.action) {
+        Ok(DowngradeAction::Validate) => member.downgrade_validate(lane, &request.version).await?,
+        Ok(DowngradeAction::Enable) => member.downgrade_enable(lane, &request.version).await?,
+        Ok(DowngradeAction::Cancel) => member.downgrade_cancel(lane).await?,
+        Err(_) => return Err(api::Error::UnknownMethod.into()),
+    };
+    let header = door.header(member.state().mvcc.revision());
+    Ok(pb::DowngradeResponse {
+        header: Some(header),
+        version,
+    })
 }
 
 /// Maintenance.Snapshot: the database file, then its SHA-256.
@@ -132,7 +171,9 @@ pub async fn snapshot(
                 blob,
                 version: version.clone(),
             };
-            sender.blocking_send(Outgoing::Message(grpc::encode(&message))).is_ok()
+            sender
+                .blocking_send(Outgoing::Message(grpc::encode(&message)))
+                .is_ok()
         };
         let result = loop {
             if sent == total {
@@ -165,11 +206,16 @@ pub async fn health_check(
     if !request.service.is_empty() {
         return Err(Status::new(api::Code::NotFound, "unknown service"));
     }
-    Ok(HealthCheckResponse { status: ServingStatus::Serving as i32 })
+    Ok(HealthCheckResponse {
+        status: ServingStatus::Serving as i32,
+    })
 }
 
 /// grpc.health.v1.Health/Watch: the status now, and silence until it changes.
-pub async fn health_watch(door: Arc<Door>, messages: Messages) -> Result<Response<ReplyBody>, Status> {
+pub async fn health_watch(
+    door: Arc<Door>,
+    messages: Messages,
+) -> Result<Response<ReplyBody>, Status> {
     let request: api::health::HealthCheckRequest = messages.only().await?;
     let status = if request.service.is_empty() {
         ServingStatus::Serving
@@ -179,8 +225,14 @@ pub async fn health_watch(door: Arc<Door>, messages: Messages) -> Result<Respons
     let (sender, receiver) = mpsc::channel(1);
     let mut stopping = door.member.stopping();
     tokio::spawn(async move {
-        let message = HealthCheckResponse { status: status as i32 };
-        if sender.send(Outgoing::Message(grpc::encode(&message))).await.is_err() {
+        let message = HealthCheckResponse {
+            status: status as i32,
+        };
+        if sender
+            .send(Outgoing::Message(grpc::encode(&message)))
+            .await
+            .is_err()
+        {
             return;
         }
         tokio::select! {

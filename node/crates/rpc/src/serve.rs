@@ -48,7 +48,11 @@ pub struct Connections {
 
 /// Binds one address; a port in use is an error that names it.
 pub fn bind(address: SocketAddr, reuse_port: bool) -> std::io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -108,8 +112,7 @@ pub async fn serve(
         let (builder, door, mut stop) = (builder.clone(), door.clone(), stop.clone());
         tasks.spawn(async move {
             let service = hyper::service::service_fn(move |request| door.clone().call(request));
-            let connection =
-                builder.serve_connection(Coalesce::new(TokioIo::new(socket)), service);
+            let connection = builder.serve_connection(Coalesce::new(TokioIo::new(socket)), service);
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,

@@ -26,7 +26,11 @@ const ANSWERS_WAITING_MAX: usize = 16;
 const LEADER_CHECK: Duration = Duration::from_millis(100);
 
 /// Watch.Watch
-pub fn watch(door: Arc<Door>, call: Call, messages: Messages) -> Result<Response<ReplyBody>, Status> {
+pub fn watch(
+    door: Arc<Door>,
+    call: Call,
+    messages: Messages,
+) -> Result<Response<ReplyBody>, Status> {
     door.admit(call, false)?;
     let (sender, receiver) = mpsc::channel(RESPONSES_WAITING);
     tokio::spawn(async move {
@@ -116,7 +120,11 @@ async fn send_responses(
         };
         for mut part in parts {
             door.fill(&mut part.header);
-            if sender.send(Outgoing::Message(grpc::encode(&part))).await.is_err() {
+            if sender
+                .send(Outgoing::Message(grpc::encode(&part)))
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }
@@ -128,7 +136,12 @@ async fn leader_lost(door: &Door) -> Status {
     let patience = 3 * door.member.config.election_timeout();
     loop {
         tokio::time::sleep(LEADER_CHECK).await;
-        if door.member.shared.leader_lost_at().is_some_and(|lost| lost.elapsed() > patience) {
+        if door
+            .member
+            .shared
+            .leader_lost_at()
+            .is_some_and(|lost| lost.elapsed() > patience)
+        {
             return api::Error::NoLeader.into();
         }
     }

@@ -181,10 +181,15 @@ impl ApplierLoop {
         }
         let took = began.elapsed();
         if took > self.warning {
-            self.shared.counters.slow_apply.fetch_add(1, Ordering::Relaxed);
+            self.shared
+                .counters
+                .slow_apply
+                .fetch_add(1, Ordering::Relaxed);
             tracing::warn!(
-                entries = entries.len(), took_ms = took.as_millis() as u64,
-                expected_ms = self.warning.as_millis() as u64, "apply request took too long"
+                entries = entries.len(),
+                took_ms = took.as_millis() as u64,
+                expected_ms = self.warning.as_millis() as u64,
+                "apply request took too long"
             );
         }
         Ok(())
@@ -197,7 +202,15 @@ impl ApplierLoop {
         conf_results: &mut Vec<ConfResult>,
         replies: &mut [Vec<(u64, Reply)>],
     ) {
-        let apply::Outcome { index, request_id, result, conf_change, hints, ignored, .. } = outcome;
+        let apply::Outcome {
+            index,
+            request_id,
+            result,
+            conf_change,
+            hints,
+            ignored,
+            ..
+        } = outcome;
         if let Some(why) = ignored {
             tracing::warn!(index, why, "passed over an entry that means nothing");
         }
@@ -210,11 +223,16 @@ impl ApplierLoop {
                 self.shared.membership_changed();
             }
             let valid = change.raft.node_id != 0;
-            conf_results.push(ConfResult { index, change: valid.then_some(change.raft) });
+            conf_results.push(ConfResult {
+                index,
+                change: valid.then_some(change.raft),
+            });
             reply = Some(change.result.map(|_| Response::Empty));
         }
         if hints.first_in_term && self.shared.is_leader() {
-            self.applier.lessor().promote(self.election_timeout, self.clock.now());
+            self.applier
+                .lessor()
+                .promote(self.election_timeout, self.clock.now());
         }
         if hints.force_snapshot {
             self.snapshots.force();
@@ -284,7 +302,9 @@ impl ApplierLoop {
     }
 
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        let applied = self.snapshots.install(&mut self.applier, snapshot, &self.shared)?;
+        let applied = self
+            .snapshots
+            .install(&mut self.applier, snapshot, &self.shared)?;
         self.shared.set_committed(applied);
         self.shared.set_applied(applied);
         self.shared.inbox.snapshot_installed(applied);
@@ -301,7 +321,9 @@ impl ApplierLoop {
             writer.end_local();
             if let CompactStep::Finished { hash, removed } = step {
                 tracing::info!(
-                    compact_revision = hash.revision, removed, hash = hash.hash,
+                    compact_revision = hash.revision,
+                    removed,
+                    hash = hash.hash,
                     "finished scheduled compaction"
                 );
                 self.shared.compaction_finished(hash.revision);
@@ -310,17 +332,41 @@ impl ApplierLoop {
         if std::mem::take(&mut self.version_changed) {
             self.migrate()?;
         }
-        self.snapshots.step(self.applier.applied().index, &self.shared);
+        self.snapshots
+            .step(self.applier.applied().index, &self.shared);
         Ok(())
     }
 
     /// The database's schema follows the cluster's version (etcd `monitorStorageVersion`).
     fn migrate(&mut self) -> Result<(), String> {
-        let Some(version) = self.applier.cluster().get().version().cloned() else { return Ok(()) };
+        let Some(version) = self.applier.cluster().get().version().cloned() else {
+            return Ok(());
+        };
+        // A cluster that has not heard from all of its members says 3.0.0; nothing follows that.
+        if version < membership::Version::new(3, 5) {
+            return Ok(());
+        }
         let view = self.applier.backend().view();
+        let known = membership::store::schema_version(&view)
+            .map_err(|error| format!("reading the storage version failed: {error}"))?;
+        if known.is_none() {
+            // A member that joins has heard of the version before its first entry.
+            self.version_changed = true;
+            return Ok(());
+        }
         let writer = self.applier.writer();
-        let now = membership::store::migrate(&view, writer, &version, None)
-            .map_err(|error| format!("migrating the database to version {version} failed: {error}"))?;
+        let now = match membership::store::migrate(&view, writer, &version, None) {
+            Ok(now) => now,
+            Err(error @ membership::Error::Migration(_)) => {
+                tracing::error!(%version, %error, "failed to update storage version");
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(format!(
+                    "migrating the database to version {version} failed: {error}"
+                ));
+            }
+        };
         writer.end_local();
         tracing::info!(storage_version = %now, "the storage version follows the cluster version");
         Ok(())

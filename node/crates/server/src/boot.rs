@@ -150,14 +150,23 @@ fn first_start(
 ) -> Result<Booted, Error> {
     let db = config.database_path();
     if exists(disk, &db)? {
-        return Err(Error::LogMissing { db, wal: config.wal_dir() });
+        return Err(Error::LogMissing {
+            db,
+            wal: config.wal_dir(),
+        });
     }
     let id = membership.local_id();
     let cluster_id = membership.cluster_id();
     make_directories(disk, config)?;
     let snapshotter = Snapshotter::new(disk.clone(), &config.snap_dir());
-    let mut wal =
-        Wal::create(disk.clone(), &config.wal_dir(), Metadata { node_id: id.0, cluster_id })?;
+    let mut wal = Wal::create(
+        disk.clone(),
+        &config.wal_dir(),
+        Metadata {
+            node_id: id.0,
+            cluster_id,
+        },
+    )?;
     let recovered = if bootstrap {
         write_bootstrap(&mut wal, &membership)?
     } else {
@@ -167,16 +176,33 @@ fn first_start(
     let (backend, writer, committer) = open_backend(disk, config)?;
     let cluster = Arc::new(Cluster::new(membership));
     let applier = Applier::open(backend, writer, cluster, apply_config(config)?)?;
-    Ok(Booted { id, cluster_id, wal, snapshotter, recovered, applier, committer, fresh: true })
+    Ok(Booted {
+        id,
+        cluster_id,
+        wal,
+        snapshotter,
+        recovered,
+        applier,
+        committer,
+        fresh: true,
+    })
 }
 
 /// etcd's bootstrap: one conf change per member, all committed, term 1.
 fn write_bootstrap(wal: &mut Wal, membership: &Membership) -> Result<Recovered, Error> {
     let entries = membership::bootstrap_entries(membership);
-    let hard_state = HardState { term: 1, vote: 0, commit: entries.len() as u64 };
+    let hard_state = HardState {
+        term: 1,
+        vote: 0,
+        commit: entries.len() as u64,
+    };
     wal.save(Some(&hard_state), &entries)?;
     wal.sync()?;
-    Ok(Recovered { hard_state, entries, ..Recovered::default() })
+    Ok(Recovered {
+        hard_state,
+        entries,
+        ..Recovered::default()
+    })
 }
 
 fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
@@ -201,7 +227,10 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
             snapshot: last.index,
         });
     }
-    let last_index = on_disk.entries.last().map_or(last.index, |entry| entry.index);
+    let last_index = on_disk
+        .entries
+        .last()
+        .map_or(last.index, |entry| entry.index);
     if last_index < applied {
         return Err(Error::LogBehind {
             wal: config.wal_dir(),
@@ -225,7 +254,16 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
     };
     let cluster = Arc::new(Cluster::new(membership));
     let applier = Applier::open(backend, writer, cluster, apply_config(config)?)?;
-    Ok(Booted { id, cluster_id, wal, snapshotter, recovered, applier, committer, fresh: false })
+    Ok(Booted {
+        id,
+        cluster_id,
+        wal,
+        snapshotter,
+        recovered,
+        applier,
+        committer,
+        fresh: false,
+    })
 }
 
 /// Opens the database; also after a received snapshot.
@@ -238,7 +276,11 @@ pub fn open_backend(
         sync: !config.unsafe_no_fsync,
         ..backend::Options::default()
     };
-    Ok(Backend::open(disk.clone(), &config.database_path(), options)?)
+    Ok(Backend::open(
+        disk.clone(),
+        &config.database_path(),
+        options,
+    )?)
 }
 
 /// The applier's part of the configuration.
@@ -250,7 +292,9 @@ pub fn apply_config(config: &Config) -> Result<apply::Config, Error> {
         quota: quota(config),
         lease: lease::Config {
             ttl_seconds_min: lease::ttl_seconds_min(config.tick, config.election_ticks),
-            checkpoint_interval: config.lease_checkpoint.then_some(lease::CHECKPOINT_INTERVAL),
+            checkpoint_interval: config
+                .lease_checkpoint
+                .then_some(lease::CHECKPOINT_INTERVAL),
         },
         persist_checkpoints: config.lease_checkpoint_persist,
         server_version,
@@ -282,23 +326,37 @@ fn adopt_received_database(
         true
     };
     if behind {
-        tracing::info!(snapshot_index = last.index, "Recovering from snapshot backend");
+        tracing::info!(
+            snapshot_index = last.index,
+            "Recovering from snapshot backend"
+        );
         install_database(disk, config, &received)?;
     }
     Ok(())
 }
 
 /// Puts a received database in the place of the old one.
-pub fn install_database(disk: &Arc<dyn Disk>, config: &Config, received: &Path) -> Result<(), Error> {
+pub fn install_database(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    received: &Path,
+) -> Result<(), Error> {
     let db = config.database_path();
-    disk.rename(received, &db).map_err(io("cannot rename", received))?;
-    disk.sync_dir(&config.snap_dir()).map_err(io("cannot sync", &config.snap_dir()))?;
+    disk.rename(received, &db)
+        .map_err(io("cannot rename", received))?;
+    disk.sync_dir(&config.snap_dir())
+        .map_err(io("cannot sync", &config.snap_dir()))?;
     Ok(())
 }
 
 fn make_directories(disk: &Arc<dyn Disk>, config: &Config) -> Result<(), Error> {
-    for dir in [config.data_dir.clone(), config.member_dir(), config.snap_dir()] {
-        disk.create_dir_all(&dir).map_err(io("cannot create directory", &dir))?;
+    for dir in [
+        config.data_dir.clone(),
+        config.member_dir(),
+        config.snap_dir(),
+    ] {
+        disk.create_dir_all(&dir)
+            .map_err(io("cannot create directory", &dir))?;
     }
     Ok(())
 }
@@ -308,5 +366,9 @@ fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool, Error> {
 }
 
 fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
-    move |source| Error::Io { what, path: path.to_owned(), source }
+    move |source| Error::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
 }

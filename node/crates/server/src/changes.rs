@@ -59,7 +59,8 @@ impl Member {
         if self.config.strict_reconfig_check {
             self.may_remove(id)?;
         }
-        self.change(lane, Change::Remove(id).to_conf_change(0)).await
+        self.change(lane, Change::Remove(id).to_conf_change(0))
+            .await
     }
 
     /// Gives a member other peer URLs.
@@ -69,12 +70,19 @@ impl Member {
         id: u64,
         peer_urls: Vec<String>,
     ) -> Result<Vec<MemberInfo>, api::Error> {
-        let change = Change::Update { id: MemberId(id), peer_urls };
+        let change = Change::Update {
+            id: MemberId(id),
+            peer_urls,
+        };
         self.change(lane, change.to_conf_change(0)).await
     }
 
     /// Makes a learner a voter. Only the leader knows whether it is ready.
-    pub async fn member_promote(&self, lane: &Lane, id: u64) -> Result<Vec<MemberInfo>, api::Error> {
+    pub async fn member_promote(
+        &self,
+        lane: &Lane,
+        id: u64,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
         match self.member_promote_here(lane, MemberId(id)).await {
             Err(api::Error::NotLeader) => {}
             result => return result,
@@ -116,7 +124,9 @@ impl Member {
         let status = self.shared.status();
         let ours = status.last_index.max(1);
         let learner = status.members.iter().find(|member| member.id == id);
-        let Some(learner) = learner else { return Err(api::Error::MemberNotFound) };
+        let Some(learner) = learner else {
+            return Err(api::Error::MemberNotFound);
+        };
         let ready = learner.matched as f64 / ours as f64;
         if ready < LEARNER_READY {
             tracing::error!(
@@ -130,7 +140,8 @@ impl Member {
             tracing::warn!(member = %id, "rejecting member promote request; not enough healthy members");
             return Err(api::Error::MemberNotEnoughStarted);
         }
-        self.change(lane, Change::Promote(id).to_conf_change(0)).await
+        self.change(lane, Change::Promote(id).to_conf_change(0))
+            .await
     }
 
     async fn change(&self, lane: &Lane, change: ConfChange) -> Result<Vec<MemberInfo>, api::Error> {
@@ -163,12 +174,17 @@ impl Member {
 
     /// Voters that have been connected for the health interval, this one among them.
     fn connected_voters(&self, cluster: &Arc<Membership>) -> usize {
-        let Some(since) = Instant::now().checked_sub(HEALTH_INTERVAL) else { return 1 };
+        let Some(since) = Instant::now().checked_sub(HEALTH_INTERVAL) else {
+            return 1;
+        };
         cluster
             .voters()
             .filter(|voter| {
                 voter.id == self.id()
-                    || self.peers.active_since(voter.id).is_some_and(|active| active < since)
+                    || self
+                        .peers
+                        .active_since(voter.id)
+                        .is_some_and(|active| active < since)
             })
             .count()
     }
@@ -194,7 +210,10 @@ fn ready_to_add_voter(cluster: &Membership) -> bool {
 /// etcd `IsReadyToRemoveVotingMember`: without the member the started voters are a quorum.
 fn ready_to_remove_voter(cluster: &Membership, id: MemberId) -> bool {
     let voters = cluster.voters().filter(|voter| voter.id != id).count();
-    let started = cluster.voters().filter(|v| v.id != id && is_started(v)).count();
+    let started = cluster
+        .voters()
+        .filter(|v| v.id != id && is_started(v))
+        .count();
     started >= voters / 2 + 1
 }
 

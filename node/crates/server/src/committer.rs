@@ -65,7 +65,12 @@ impl CommitterThread {
         interval: Duration,
         fatal: Arc<dyn Fn(String) + Send + Sync>,
     ) -> std::io::Result<Self> {
-        let mut this = Self { control, interval, fatal, thread: None };
+        let mut this = Self {
+            control,
+            interval,
+            fatal,
+            thread: None,
+        };
         this.restart(committer);
         Ok(this)
     }
@@ -74,9 +79,11 @@ impl CommitterThread {
     pub fn restart(&mut self, committer: Committer) {
         self.control.stop.store(false, Ordering::Relaxed);
         let (control, interval, fatal) = (self.control.clone(), self.interval, self.fatal.clone());
-        let thread = std::thread::Builder::new().name("committer".into()).spawn(move || {
-            run(committer, &control, interval, &*fatal);
-        });
+        let thread = std::thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || {
+                run(committer, &control, interval, &*fatal);
+            });
         match thread {
             Ok(thread) => self.thread = Some(thread),
             Err(error) => (self.fatal)(format!("the committer's thread cannot start: {error}")),

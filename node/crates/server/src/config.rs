@@ -121,7 +121,9 @@ impl Config {
 
     /// `--wal-dir`, or its default below the data directory.
     pub fn wal_dir(&self) -> PathBuf {
-        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+        self.wal_dir
+            .clone()
+            .unwrap_or_else(|| self.member_dir().join("wal"))
     }
 
     /// `<data-dir>/member/snap/db`

@@ -75,14 +75,20 @@ pub fn judge_compaction(
     members: usize,
 ) -> Compared {
     let mut by_hash: BTreeMap<u32, Vec<MemberId>> = BTreeMap::from([(ours.hash, vec![leader])]);
-    let comparable = peers.iter().filter(|p| p.hash.compact_revision == ours.compact_revision);
+    let comparable = peers
+        .iter()
+        .filter(|p| p.hash.compact_revision == ours.compact_revision);
     let mut compared = 1;
     for peer in comparable {
         by_hash.entry(peer.hash.hash).or_default().push(peer.id);
         compared += 1;
     }
     if by_hash.len() == 1 {
-        return if compared == members { Compared::Equal } else { Compared::Incomplete };
+        return if compared == members {
+            Compared::Equal
+        } else {
+            Compared::Incomplete
+        };
     }
     let majority = by_hash.values().position(|ids| ids.len() > members / 2);
     match majority {
@@ -104,7 +110,11 @@ impl Member {
         let cluster = self.state().cluster.get();
         let mut hashes = Vec::new();
         for other in cluster.members().filter(|other| other.id != self.id()) {
-            match self.peers.hash_kv(&other.peer_urls, revision, deadline).await {
+            match self
+                .peers
+                .hash_kv(&other.peer_urls, revision, deadline)
+                .await
+            {
                 Ok(said) => hashes.push(PeerHash {
                     id: other.id,
                     revision: said.revision,
@@ -114,7 +124,9 @@ impl Member {
                         revision: said.hash_revision,
                     },
                 }),
-                Err(error) => tracing::warn!(peer = %other.id, revision, %error, "a peer gave no hash"),
+                Err(error) => {
+                    tracing::warn!(peer = %other.id, revision, %error, "a peer gave no hash")
+                }
             }
         }
         hashes
@@ -127,7 +139,10 @@ impl Member {
             action: pb::alarm_request::AlarmAction::Activate as i32,
             alarm: pb::AlarmType::Corrupt as i32,
         };
-        let request = pb::InternalRaftRequest { alarm: Some(alarm), ..Default::default() };
+        let request = pb::InternalRaftRequest {
+            alarm: Some(alarm),
+            ..Default::default()
+        };
         if let Err(error) = lane.propose(request, usize::MAX).await {
             tracing::warn!(%error, "raising the CORRUPT alarm failed");
         }
@@ -183,7 +198,10 @@ async fn check_once(member: &Member, lane: &Lane) -> Result<(), api::Error> {
     if let Some(id) = judge_periodic(member.id(), before, after, revision, &peers) {
         member.raise_corrupt(lane, id).await;
     }
-    tracing::info!(number_of_peers_checked = peers.len(), "finished peer corruption check");
+    tracing::info!(
+        number_of_peers_checked = peers.len(),
+        "finished peer corruption check"
+    );
     Ok(())
 }
 
@@ -195,7 +213,13 @@ pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
     }
     let mut checked = 0;
     loop {
-        tokio::time::sleep(member.config.compact_hash_check_time.max(Duration::from_millis(10))).await;
+        tokio::time::sleep(
+            member
+                .config
+                .compact_hash_check_time
+                .max(Duration::from_millis(10)),
+        )
+        .await;
         if !member.is_leader() {
             continue;
         }
@@ -209,7 +233,10 @@ pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
             match judge_compaction(member.id(), ours, &peers, members) {
                 Compared::Incomplete => continue,
                 Compared::Equal => {
-                    tracing::info!(revision = ours.revision, "successfully checked hash on whole cluster");
+                    tracing::info!(
+                        revision = ours.revision,
+                        "successfully checked hash on whole cluster"
+                    );
                     checked = ours.revision;
                 }
                 Compared::Differ(ids) => {
@@ -220,7 +247,10 @@ pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
             }
             break;
         }
-        tracing::info!(number_of_hashes_checked = looked_at, "finished compaction hash check");
+        tracing::info!(
+            number_of_hashes_checked = looked_at,
+            "finished compaction hash check"
+        );
     }
 }
 
@@ -231,11 +261,19 @@ mod tests {
     const LEADER: MemberId = MemberId(1);
 
     fn hash(hash: u32, compact_revision: i64, revision: i64) -> KeyValueHash {
-        KeyValueHash { hash, compact_revision, revision }
+        KeyValueHash {
+            hash,
+            compact_revision,
+            revision,
+        }
     }
 
     fn peer(id: u64, revision: i64, hash: KeyValueHash) -> PeerHash {
-        PeerHash { id: MemberId(id), revision, hash }
+        PeerHash {
+            id: MemberId(id),
+            revision,
+            hash,
+        }
     }
 
     #[test]
@@ -248,8 +286,14 @@ mod tests {
         // A new revision explains a new hash.
         assert_eq!(judge(hash(8, 5, 12), &[]), None);
         assert_eq!(judge(ours, &[peer(2, 13, ours)]), Some(MemberId(2)));
-        assert_eq!(judge(ours, &[peer(2, 10, hash(7, 6, 10))]), Some(MemberId(2)));
-        assert_eq!(judge(ours, &[peer(2, 10, ours), peer(3, 10, hash(9, 5, 10))]), Some(MemberId(3)));
+        assert_eq!(
+            judge(ours, &[peer(2, 10, hash(7, 6, 10))]),
+            Some(MemberId(2))
+        );
+        assert_eq!(
+            judge(ours, &[peer(2, 10, ours), peer(3, 10, hash(9, 5, 10))]),
+            Some(MemberId(3))
+        );
         // Another compaction: not comparable.
         assert_eq!(judge(ours, &[peer(3, 10, hash(9, 4, 10))]), None);
     }
@@ -262,9 +306,21 @@ mod tests {
         let judge = |peers: &[PeerHash], members| judge_compaction(LEADER, ours, peers, members);
         assert_eq!(judge(&[same(2), same(3)], 3), Compared::Equal);
         assert_eq!(judge(&[same(2)], 3), Compared::Incomplete);
-        assert_eq!(judge(&[same(2), other(3, 8)], 3), Compared::Differ(vec![MemberId(3)]));
-        assert_eq!(judge(&[other(2, 8), other(3, 8)], 3), Compared::Differ(vec![LEADER]));
-        assert_eq!(judge(&[other(2, 8), other(3, 9)], 3), Compared::Differ(vec![MemberId(0)]));
-        assert_eq!(judge(&[peer(2, 10, hash(8, 4, 10)), same(3)], 3), Compared::Incomplete);
+        assert_eq!(
+            judge(&[same(2), other(3, 8)], 3),
+            Compared::Differ(vec![MemberId(3)])
+        );
+        assert_eq!(
+            judge(&[other(2, 8), other(3, 8)], 3),
+            Compared::Differ(vec![LEADER])
+        );
+        assert_eq!(
+            judge(&[other(2, 8), other(3, 9)], 3),
+            Compared::Differ(vec![MemberId(0)])
+        );
+        assert_eq!(
+            judge(&[peer(2, 10, hash(8, 4, 10)), same(3)], 3),
+            Compared::Incomplete
+        );
     }
 }

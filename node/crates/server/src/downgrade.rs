@@ -14,7 +14,11 @@ use crate::member::Member;
 
 impl Member {
     /// Whether the cluster may be downgraded to this version; the cluster's version.
-    pub async fn downgrade_validate(&self, lane: &Lane, target: &str) -> Result<String, api::Error> {
+    pub async fn downgrade_validate(
+        &self,
+        lane: &Lane,
+        target: &str,
+    ) -> Result<String, api::Error> {
         let target = target_version(target)?;
         let version = self.version_or_error()?;
         self.may_downgrade_to(lane, &target).await?;
@@ -51,7 +55,9 @@ impl Member {
         // What is decided must be known here first.
         lane.linearizable_read().await?;
         let cluster = self.state().cluster.get();
-        let version = cluster.version().ok_or(api::Error::ClusterVersionUnavailable)?;
+        let version = cluster
+            .version()
+            .ok_or(api::Error::ClusterVersionUnavailable)?;
         if !is_downgrade(version, target) {
             return Err(api::Error::InvalidDowngradeTargetVersion);
         }
@@ -61,7 +67,12 @@ impl Member {
         Ok(())
     }
 
-    async fn set_downgrade(&self, lane: &Lane, enabled: bool, ver: String) -> Result<(), api::Error> {
+    async fn set_downgrade(
+        &self,
+        lane: &Lane,
+        enabled: bool,
+        ver: String,
+    ) -> Result<(), api::Error> {
         let request = pb::InternalRaftRequest {
             downgrade_info_set: Some(membershippb::DowngradeInfoSetRequest { enabled, ver }),
             ..Default::default()
@@ -72,7 +83,9 @@ impl Member {
     fn version_or_error(&self) -> Result<String, api::Error> {
         let cluster: std::sync::Arc<Membership> = self.state().cluster.get();
         // As etcd prints a cluster's version: without the patch.
-        let version = cluster.version().ok_or(api::Error::ClusterVersionUnavailable)?;
+        let version = cluster
+            .version()
+            .ok_or(api::Error::ClusterVersionUnavailable)?;
         Ok(format!("{}.{}", version.major, version.minor))
     }
 }
@@ -101,7 +114,11 @@ mod tests {
             assert_eq!(target_version(text).expect(text).to_string(), "3.6.0");
         }
         for text in ["", "3", "x", "3.6.0.0", "v3.6.0"] {
-            assert_eq!(target_version(text), Err(api::Error::WrongDowngradeVersionFormat), "{text}");
+            assert_eq!(
+                target_version(text),
+                Err(api::Error::WrongDowngradeVersionFormat),
+                "{text}"
+            );
         }
     }
 
@@ -110,7 +127,10 @@ mod tests {
         let version = |text: &str| text.parse::<Version>().expect(text);
         assert!(is_downgrade(&version("3.7.0"), &version("3.6.0")));
         for target in ["3.7.0", "3.5.0", "3.8.0", "2.6.0"] {
-            assert!(!is_downgrade(&version("3.7.0"), &version(target)), "{target}");
+            assert!(
+                !is_downgrade(&version("3.7.0"), &version(target)),
+                "{target}"
+            );
         }
     }
 }

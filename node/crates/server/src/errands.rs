@@ -20,7 +20,9 @@ pub struct PoolErrands {
 
 impl Errands for PoolErrands {
     fn make_snapshot(&self, peer: MemberId) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
         self.runtime.spawn_blocking(move || {
             let pinned = shared.state().backend.snapshot();
             let made = snapshots::of_committed(&pinned, shared.cluster_id, shared.id);
@@ -35,12 +37,16 @@ impl Errands for PoolErrands {
                     None
                 }
             };
-            shared.inbox.snapshot_ready(SnapshotReady { peer, snapshot });
+            shared
+                .inbox
+                .snapshot_ready(SnapshotReady { peer, snapshot });
         });
     }
 
     fn fetch(&self, fetch: Fetch) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(shared) = self.shared.upgrade() else {
+            return;
+        };
         let reader = self.reader.clone();
         self.runtime.spawn_blocking(move || {
             let entries = match reader.entries(fetch.from, fetch.to, fetch.max_bytes) {

@@ -103,7 +103,9 @@ pub struct Lane {
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("Lane")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,14 +161,19 @@ impl Lane {
         if data.len() > request_bytes_max {
             return Err(api::Error::RequestTooLarge);
         }
-        self.submit(id, |id| Submission::Entry { id, data: Bytes::from(data) }).await
+        self.submit(id, |id| Submission::Entry {
+            id,
+            data: Bytes::from(data),
+        })
+        .await
     }
 
     /// Sends a membership change through raft and waits for its application.
     pub async fn propose_conf_change(&self, mut change: raftpb::ConfChange) -> Reply {
         let id = self.next_id();
         change.id = id;
-        self.submit(id, |id| Submission::ConfChange { id, change }).await
+        self.submit(id, |id| Submission::ConfChange { id, change })
+            .await
     }
 
     async fn submit(&self, id: u64, submission: impl FnOnce(u64) -> Submission) -> Reply {
@@ -178,7 +185,9 @@ impl Lane {
                 return Err(api::Error::TooManyRequests);
             }
             waiting.replies.insert(id, sender);
-            waiting.deadlines.push_back((now + self.request_timeout, id));
+            waiting
+                .deadlines
+                .push_back((now + self.request_timeout, id));
         }
         self.out.lock().submissions.push(submission(id));
         self.notify.notify_one();
@@ -250,12 +259,19 @@ impl Lane {
     fn flush(&self) {
         let (submissions, readers) = {
             let mut out = self.out.lock();
-            (std::mem::take(&mut out.submissions), std::mem::take(&mut out.readers))
+            (
+                std::mem::take(&mut out.submissions),
+                std::mem::take(&mut out.readers),
+            )
         };
         let read = (!readers.is_empty()).then(|| {
             let tag = self.next_read.fetch_add(1, Ordering::Relaxed);
             let deadline = Instant::now() + self.request_timeout;
-            self.rounds.lock().push_back(ReadRound { tag, deadline, readers });
+            self.rounds.lock().push_back(ReadRound {
+                tag,
+                deadline,
+                readers,
+            });
             (self.index, tag)
         });
         if read.is_some() || !submissions.is_empty() {

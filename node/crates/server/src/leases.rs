@@ -55,7 +55,11 @@ impl Member {
             self.wait_applied(lane).await?;
         }
         loop {
-            match state.lessor.renew(id, self.clock.now()).map_err(from_lease)? {
+            match state
+                .lessor
+                .renew(id, self.clock.now())
+                .map_err(from_lease)?
+            {
                 Renewal::Renewed(seconds) => return Ok(seconds),
                 Renewal::Ended => {
                     let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -72,7 +76,10 @@ impl Member {
                 }
                 Renewal::ClearCheckpoint => {
                     let checkpoint = pb::LeaseCheckpointRequest {
-                        checkpoints: vec![pb::LeaseCheckpoint { id: id.0, remaining_ttl: 0 }],
+                        checkpoints: vec![pb::LeaseCheckpoint {
+                            id: id.0,
+                            remaining_ttl: 0,
+                        }],
                     };
                     let request = pb::InternalRaftRequest {
                         lease_checkpoint: Some(checkpoint),
@@ -102,7 +109,9 @@ impl Member {
             let result = if leader == self.id() {
                 self.lease_time_to_live_here(lane, &request).await
             } else {
-                self.peers.lease_time_to_live(leader, &request, deadline).await
+                self.peers
+                    .lease_time_to_live(leader, &request, deadline)
+                    .await
             };
             match result {
                 Ok(response) => return Ok(response),
@@ -142,7 +151,12 @@ impl Member {
 
     /// All leases that this member has applied, as etcd lists them.
     pub fn lease_leases(&self) -> Vec<i64> {
-        self.state().lessor.leases().into_iter().map(|id| id.0).collect()
+        self.state()
+            .lessor
+            .leases()
+            .into_iter()
+            .map(|id| id.0)
+            .collect()
     }
 }
 

@@ -25,6 +25,7 @@ pub mod changes;
 pub mod committer;
 pub mod config;
 pub mod corrupt;
+pub mod downgrade;
 pub mod errands;
 pub mod lane;
 pub mod leases;

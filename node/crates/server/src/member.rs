@@ -12,7 +12,7 @@ use seams::Clock;
 use tokio::sync::watch;
 
 use crate::committer;
-use crate::config::{ANNOUNCED_VERSION, Config, QUOTA_BYTES_DEFAULT, QUORATE_VERSION};
+use crate::config::{ANNOUNCED_VERSION, Config, QUORATE_VERSION, QUOTA_BYTES_DEFAULT};
 use crate::lane::{Lane, Reply};
 use crate::metrics::{self, Text};
 use crate::peers::Peers;
@@ -116,7 +116,10 @@ impl Member {
             action: pb::alarm_request::AlarmAction::Activate as i32,
             alarm: pb::AlarmType::Nospace as i32,
         };
-        let request = pb::InternalRaftRequest { alarm: Some(alarm), ..Default::default() };
+        let request = pb::InternalRaftRequest {
+            alarm: Some(alarm),
+            ..Default::default()
+        };
         if let Err(error) = lane.propose(request, usize::MAX).await {
             tracing::warn!(%error, "raising the NOSPACE alarm failed");
         }
@@ -188,7 +191,10 @@ impl Member {
             Some(member) if !member.is_learner => {}
             _ => return Err(api::Error::BadLeaderTransferee),
         }
-        tracing::info!(target = format!("{target:x}"), "leadership transfer starting");
+        tracing::info!(
+            target = format!("{target:x}"),
+            "leadership transfer starting"
+        );
         let mut leadership = self.shared.leadership();
         self.shared.inbox.transfer_to(MemberId(target));
         let moved = leadership.wait_for(|soft| soft.leader == Some(MemberId(target)));
@@ -210,13 +216,18 @@ impl Member {
     /// The schema version of the database, empty when none is written yet.
     pub fn storage_version(&self) -> String {
         let version = membership::store::storage_version(&self.state().backend.view());
-        version.ok().flatten().map_or_else(String::new, |version| version.to_string())
+        version
+            .ok()
+            .flatten()
+            .map_or_else(String::new, |version| version.to_string())
     }
 
     /// `GET /version`
     pub fn version_json(&self) -> String {
         let cluster = self.state().cluster.get();
-        let cluster = cluster.version().map_or("not_decided".to_owned(), ToString::to_string);
+        let cluster = cluster
+            .version()
+            .map_or("not_decided".to_owned(), ToString::to_string);
         let storage = match self.storage_version() {
             version if version.is_empty() => "unknown".to_owned(),
             version => version,
@@ -232,7 +243,11 @@ impl Member {
     /// One `/health` answer.
     pub fn count_health(&self, healthy: bool) {
         let counters = &self.shared.counters;
-        let counter = if healthy { &counters.health_success } else { &counters.health_failures };
+        let counter = if healthy {
+            &counters.health_success
+        } else {
+            &counters.health_failures
+        };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -243,34 +258,141 @@ impl Member {
         let counters = &shared.counters;
         let state = self.state();
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        text.gauge("etcd_server_has_leader", "Whether or not a leader exists. 1 is existence, 0 is not.", u8::from(self.leader() != 0));
-        text.gauge("etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.", u8::from(self.is_leader()));
-        text.gauge("etcd_server_is_learner", "Whether or not this member is a learner. 1 if is, 0 otherwise.", u8::from(self.is_learner()));
-        text.labelled("etcd_server_id", "gauge", "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.", &[(format!("server_id=\"{}\"", self.id()), 1)]);
-        text.counter("etcd_server_leader_changes_seen_total", "The number of leader changes seen.", count(&counters.leader_changes));
-        text.gauge("etcd_server_proposals_committed_total", "The total number of consensus proposals committed.", self.committed());
-        text.gauge("etcd_server_proposals_applied_total", "The total number of consensus proposals applied.", self.applied());
-        text.gauge("etcd_server_proposals_pending", "The current number of pending proposals to commit.", shared.lanes().iter().map(|lane| lane.waiting_count()).sum::<usize>());
-        text.counter("etcd_server_proposals_failed_total", "The total number of failed proposals seen.", count(&counters.proposals_failed));
-        text.counter("etcd_server_read_indexes_failed_total", "The total number of failed read indexes seen.", count(&counters.read_indexes_failed));
-        text.counter("etcd_server_slow_apply_total", "The total number of slow apply requests (likely overloaded from slow disk).", count(&counters.slow_apply));
-        text.counter("etcd_server_health_success", "The total number of successful health checks", count(&counters.health_success));
-        text.counter("etcd_server_health_failures", "The total number of failed health checks", count(&counters.health_failures));
-        text.gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", self.quota_bytes());
-        text.labelled("etcd_server_version", "gauge", "Which version is running. 1 for 'server_version' label with current version.", &[(format!("server_version=\"{ANNOUNCED_VERSION}\""), 1)]);
-        text.labelled("quorate_build_info", "gauge", "Quorate's own version.", &[(format!("version=\"{QUORATE_VERSION}\""), 1)]);
+        text.gauge(
+            "etcd_server_has_leader",
+            "Whether or not a leader exists. 1 is existence, 0 is not.",
+            u8::from(self.leader() != 0),
+        );
+        text.gauge(
+            "etcd_server_is_leader",
+            "Whether or not this member is a leader. 1 if is, 0 otherwise.",
+            u8::from(self.is_leader()),
+        );
+        text.gauge(
+            "etcd_server_is_learner",
+            "Whether or not this member is a learner. 1 if is, 0 otherwise.",
+            u8::from(self.is_learner()),
+        );
+        text.labelled(
+            "etcd_server_id",
+            "gauge",
+            "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
+            &[(format!("server_id=\"{}\"", self.id()), 1)],
+        );
+        text.counter(
+            "etcd_server_leader_changes_seen_total",
+            "The number of leader changes seen.",
+            count(&counters.leader_changes),
+        );
+        text.gauge(
+            "etcd_server_proposals_committed_total",
+            "The total number of consensus proposals committed.",
+            self.committed(),
+        );
+        text.gauge(
+            "etcd_server_proposals_applied_total",
+            "The total number of consensus proposals applied.",
+            self.applied(),
+        );
+        text.gauge(
+            "etcd_server_proposals_pending",
+            "The current number of pending proposals to commit.",
+            shared
+                .lanes()
+                .iter()
+                .map(|lane| lane.waiting_count())
+                .sum::<usize>(),
+        );
+        text.counter(
+            "etcd_server_proposals_failed_total",
+            "The total number of failed proposals seen.",
+            count(&counters.proposals_failed),
+        );
+        text.counter(
+            "etcd_server_read_indexes_failed_total",
+            "The total number of failed read indexes seen.",
+            count(&counters.read_indexes_failed),
+        );
+        text.counter(
+            "etcd_server_slow_apply_total",
+            "The total number of slow apply requests (likely overloaded from slow disk).",
+            count(&counters.slow_apply),
+        );
+        text.counter(
+            "etcd_server_health_success",
+            "The total number of successful health checks",
+            count(&counters.health_success),
+        );
+        text.counter(
+            "etcd_server_health_failures",
+            "The total number of failed health checks",
+            count(&counters.health_failures),
+        );
+        text.gauge(
+            "etcd_server_quota_backend_bytes",
+            "Current backend storage quota size in bytes.",
+            self.quota_bytes(),
+        );
+        text.labelled(
+            "etcd_server_version",
+            "gauge",
+            "Which version is running. 1 for 'server_version' label with current version.",
+            &[(format!("server_version=\"{ANNOUNCED_VERSION}\""), 1)],
+        );
+        text.labelled(
+            "quorate_build_info",
+            "gauge",
+            "Quorate's own version.",
+            &[(format!("version=\"{QUORATE_VERSION}\""), 1)],
+        );
         if let Some(version) = state.cluster.get().version() {
             text.labelled("etcd_cluster_version", "gauge", "Which version is running. 1 for 'cluster_version' label with current cluster version", &[(format!("cluster_version=\"{version}\""), 1)]);
         }
-        text.histogram("etcd_disk_wal_fsync_duration_seconds", "The latency distributions of fsync called by WAL.", &self.wal_metrics.fsync_seconds);
-        text.counter("etcd_disk_wal_write_bytes_total", "Total number of bytes written in WAL.", count(&self.wal_metrics.written_bytes));
-        text.histogram("etcd_disk_backend_commit_duration_seconds", "The latency distributions of commit called by backend.", &self.committer.commit_seconds);
-        text.histogram("etcd_disk_backend_defrag_duration_seconds", "The latency distribution of backend defragmentation.", &self.committer.defragment_seconds);
-        text.gauge("etcd_mvcc_db_total_size_in_bytes", "Total size of the underlying database physically allocated in bytes.", state.backend.size_bytes());
-        text.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Total size of the underlying database logically in use in bytes.", state.backend.size_in_use_bytes());
-        text.gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", state.mvcc.keys());
-        text.gauge("etcd_debugging_mvcc_current_revision", "The current revision of store.", state.mvcc.revision());
-        text.gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.", state.mvcc.compact_revision());
+        text.histogram(
+            "etcd_disk_wal_fsync_duration_seconds",
+            "The latency distributions of fsync called by WAL.",
+            &self.wal_metrics.fsync_seconds,
+        );
+        text.counter(
+            "etcd_disk_wal_write_bytes_total",
+            "Total number of bytes written in WAL.",
+            count(&self.wal_metrics.written_bytes),
+        );
+        text.histogram(
+            "etcd_disk_backend_commit_duration_seconds",
+            "The latency distributions of commit called by backend.",
+            &self.committer.commit_seconds,
+        );
+        text.histogram(
+            "etcd_disk_backend_defrag_duration_seconds",
+            "The latency distribution of backend defragmentation.",
+            &self.committer.defragment_seconds,
+        );
+        text.gauge(
+            "etcd_mvcc_db_total_size_in_bytes",
+            "Total size of the underlying database physically allocated in bytes.",
+            state.backend.size_bytes(),
+        );
+        text.gauge(
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Total size of the underlying database logically in use in bytes.",
+            state.backend.size_in_use_bytes(),
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_keys_total",
+            "Total number of keys.",
+            state.mvcc.keys(),
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_current_revision",
+            "The current revision of store.",
+            state.mvcc.revision(),
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision of the last compaction in store.",
+            state.mvcc.compact_revision(),
+        );
         self.peers.write_metrics(&mut text);
         metrics::process(&mut text);
         text.finish()

@@ -27,7 +27,8 @@ impl Histogram {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.sum_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.sum_nanos
+            .fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 }
 
@@ -89,15 +90,33 @@ impl Text {
 pub fn process(text: &mut Text) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name in parentheses may hold spaces; fields count from after it.
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
-    let field = |n: usize| fields.get(n).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or(Vec::new(), |(_, rest)| rest.split_whitespace().collect());
+    let field = |n: usize| {
+        fields
+            .get(n)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     // utime and stime, in ticks of 1/100 s on every Linux that Rust's gnu target runs on.
     let cpu = (field(11) + field(12)) as f64 / 100.0;
-    text.head("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.");
+    text.head(
+        "process_cpu_seconds_total",
+        "counter",
+        "Total user and system CPU time spent in seconds.",
+    );
     let _ = writeln!(text.out, "process_cpu_seconds_total {cpu}");
-    text.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", field(20));
-    text.gauge("process_resident_memory_bytes", "Resident memory size in bytes.", field(21) * 4096);
+    text.gauge(
+        "process_virtual_memory_bytes",
+        "Virtual memory size in bytes.",
+        field(20),
+    );
+    text.gauge(
+        "process_resident_memory_bytes",
+        "Resident memory size in bytes.",
+        field(21) * 4096,
+    );
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let limit = limits
@@ -107,7 +126,11 @@ pub fn process(text: &mut Text) {
         .and_then(|soft| soft.parse::<u64>().ok())
         .unwrap_or(0);
     text.gauge("process_open_fds", "Number of open file descriptors.", open);
-    text.gauge("process_max_fds", "Maximum number of open file descriptors.", limit);
+    text.gauge(
+        "process_max_fds",
+        "Maximum number of open file descriptors.",
+        limit,
+    );
     text.gauge("os_fd_used", "The number of used file descriptors.", open);
     text.gauge("os_fd_limit", "The file descriptor limit.", limit);
 }

@@ -12,8 +12,9 @@ use membership::Version;
 use mvcc::watch::{SYNC_STEP_RECORDS, SyncStep};
 use tokio::sync::Semaphore;
 
-use crate::corrupt;
 use crate::config::{ANNOUNCED_VERSION, AutoCompaction};
+use crate::corrupt;
+use crate::downgrade::is_downgrade;
 use crate::lane::Lane;
 use crate::member::Member;
 
@@ -38,8 +39,16 @@ pub fn start(member: &Arc<Member>, lane: &Arc<Lane>) {
     tokio::spawn(until_stop(member.clone(), lane.clone(), watch_versions));
     tokio::spawn(until_stop(member.clone(), lane.clone(), raise_no_space));
     tokio::spawn(until_stop(member.clone(), lane.clone(), sync_watchers));
-    tokio::spawn(until_stop(member.clone(), lane.clone(), corrupt::check_periodically));
-    tokio::spawn(until_stop(member.clone(), lane.clone(), corrupt::check_compactions));
+    tokio::spawn(until_stop(
+        member.clone(),
+        lane.clone(),
+        corrupt::check_periodically,
+    ));
+    tokio::spawn(until_stop(
+        member.clone(),
+        lane.clone(),
+        corrupt::check_compactions,
+    ));
     if member.config.auto_compaction.is_some() {
         tokio::spawn(until_stop(member.clone(), lane.clone(), compact));
     }
@@ -146,7 +155,9 @@ async fn end_leases(member: Arc<Member>, lane: Arc<Lane>) {
         }
         let now = member.clock.now();
         let expired = state.lessor.expired(now, lease::EXPIRED_PER_CHECK);
-        let checkpoints = state.lessor.due_checkpoints(now, lease::CHECKPOINTS_PER_ENTRY_MAX);
+        let checkpoints = state
+            .lessor
+            .due_checkpoints(now, lease::CHECKPOINTS_PER_ENTRY_MAX);
         if expired.is_empty() && checkpoints.is_empty() {
             continue;
         }
@@ -155,7 +166,9 @@ async fn end_leases(member: Arc<Member>, lane: Arc<Lane>) {
             continue;
         }
         for id in expired {
-            let Ok(permit) = revokes.clone().acquire_owned().await else { return };
+            let Ok(permit) = revokes.clone().acquire_owned().await else {
+                return;
+            };
             let (member, lane) = (member.clone(), lane.clone());
             tokio::spawn(async move {
                 revoke(&member, &lane, id).await;
@@ -165,7 +178,10 @@ async fn end_leases(member: Arc<Member>, lane: Arc<Lane>) {
         if !checkpoints.is_empty() {
             let checkpoints = checkpoints
                 .into_iter()
-                .map(|(id, remaining_ttl)| pb::LeaseCheckpoint { id: id.0, remaining_ttl })
+                .map(|(id, remaining_ttl)| pb::LeaseCheckpoint {
+                    id: id.0,
+                    remaining_ttl,
+                })
                 .collect();
             let request = pb::InternalRaftRequest {
                 lease_checkpoint: Some(pb::LeaseCheckpointRequest { checkpoints }),
@@ -185,7 +201,9 @@ async fn revoke(member: &Member, lane: &Lane, id: LeaseId) {
     };
     match member.propose(lane, request).await {
         Ok(_) => member.shared.lease_expired(),
-        Err(error) => tracing::warn!(lease = format!("{:016x}", id.0), %error, "failed to revoke lease"),
+        Err(error) => {
+            tracing::warn!(lease = format!("{:016x}", id.0), %error, "failed to revoke lease")
+        }
     }
 }
 
@@ -208,24 +226,24 @@ async fn watch_versions(member: Arc<Member>, lane: Arc<Lane>) {
         if !member.is_leader() {
             continue;
         }
+        let versions = member_versions(&member).await;
+        let lowest = versions
+            .as_ref()
+            .and_then(|versions| versions.iter().min())
+            .cloned();
         let cluster = member.state().cluster.get();
-        let decided = cluster.version().cloned();
-        let target = match lowest_version(&member).await {
-            Some(version) => version,
-            // Not everybody answers: the first version of all is safe to begin with.
-            None if decided.is_none() => match VERSION_FIRST.parse() {
-                Ok(version) => version,
-                Err(_) => continue,
-            },
-            None => continue,
+        let target = if cluster.downgrade().enabled {
+            end_downgrade(&member, &lane, versions.as_deref().unwrap_or_default()).await;
+            downgrade_target(&cluster, lowest.as_ref())
+        } else {
+            match (cluster.version(), lowest) {
+                (None, Some(lowest)) => Some(lowest),
+                // Not everybody answers: the first version of all is safe to begin with.
+                (None, None) => VERSION_FIRST.parse().ok(),
+                (Some(decided), lowest) => lowest.filter(|lowest| decided < lowest),
+            }
         };
-        let raise = match &decided {
-            None => true,
-            Some(decided) => *decided < target && !cluster.downgrade().enabled,
-        };
-        if !raise {
-            continue;
-        }
+        let Some(target) = target else { continue };
         let request = pb::InternalRaftRequest {
             cluster_version_set: Some(membershippb::ClusterVersionSetRequest {
                 ver: target.to_string(),
@@ -239,22 +257,62 @@ async fn watch_versions(member: Arc<Member>, lane: Arc<Lane>) {
     }
 }
 
-/// The lowest version of all members, or nothing when one does not answer.
-async fn lowest_version(member: &Member) -> Option<Version> {
+/// The cluster's version while a downgrade is under way: the target, if the way there is open.
+fn downgrade_target(cluster: &membership::Membership, lowest: Option<&Version>) -> Option<Version> {
+    let target: Version = cluster.downgrade().target_version.parse().ok()?;
+    let (decided, lowest) = (cluster.version()?, lowest?);
+    if target == *decided {
+        return None;
+    }
+    if !is_downgrade(decided, &target) || !is_downgrade(lowest, &target) {
+        tracing::error!(
+            %target, cluster_version = %decided, minimal_server_version = %lowest,
+            "cannot downgrade to the target"
+        );
+        return None;
+    }
+    Some(target)
+}
+
+/// A downgrade is over once every member runs its target.
+async fn end_downgrade(member: &Member, lane: &Lane, versions: &[Version]) {
+    let target = member
+        .state()
+        .cluster
+        .get()
+        .downgrade()
+        .target_version
+        .clone();
+    let Ok(target) = target.parse::<Version>() else {
+        return;
+    };
+    if versions.is_empty() || versions.iter().any(|version| *version != target.to_minor()) {
+        return;
+    }
+    tracing::info!(cluster_version = %target, "the cluster has been downgraded");
+    if let Err(error) = member.downgrade_cancel_here(lane).await {
+        tracing::warn!(%error, "failed to cancel downgrade");
+    }
+}
+
+/// The versions of all members, or nothing when one does not answer.
+async fn member_versions(member: &Member) -> Option<Vec<Version>> {
     let cluster = member.state().cluster.get();
-    let mut lowest: Version = minor(ANNOUNCED_VERSION)?;
+    let mut versions = vec![minor(ANNOUNCED_VERSION)?];
     let deadline = Instant::now() + VERSION_INTERVAL;
     for other in cluster.members().filter(|other| other.id != member.id()) {
         let version = member.peers.version(&other.peer_urls, deadline).await?;
-        lowest = lowest.min(minor(&version)?);
+        versions.push(minor(&version)?);
     }
-    Some(lowest)
+    Some(versions)
 }
 
 /// `3.7.3` → `3.7.0`
 fn minor(version: &str) -> Option<Version> {
     let mut parts = version.split('.');
-    format!("{}.{}.0", parts.next()?, parts.next()?).parse().ok()
+    format!("{}.{}.0", parts.next()?, parts.next()?)
+        .parse()
+        .ok()
 }
 
 /// Watchers that are behind catch up on the pool, step by step.
@@ -274,7 +332,9 @@ async fn sync_watchers(member: Arc<Member>, _: Arc<Lane>) {
         match tokio::task::spawn_blocking(step).await {
             Ok(Ok(())) => wake.notified().await,
             Ok(Err(error)) => {
-                member.shared.fatal(format!("reading for watchers failed: {error}"));
+                member
+                    .shared
+                    .fatal(format!("reading for watchers failed: {error}"));
                 return;
             }
             Err(_) => return,
@@ -284,18 +344,24 @@ async fn sync_watchers(member: Arc<Member>, _: Arc<Lane>) {
 
 /// A request that was applied over the quota is answered once the alarm is raised.
 async fn raise_no_space(member: Arc<Member>, lane: Arc<Lane>) {
-    let Some(mut waiting) = member.shared.take_no_space() else { return };
+    let Some(mut waiting) = member.shared.take_no_space() else {
+        return;
+    };
     while let Some((id, reply)) = waiting.recv().await {
         member.activate_no_space(&lane).await;
         if let Some(index) = Lane::of_id(member.id().0, id) {
-            member.shared.lane(index, |lane| lane.push_replies(&mut vec![(id, reply)]));
+            member
+                .shared
+                .lane(index, |lane| lane.push_replies(&mut vec![(id, reply)]));
         }
     }
 }
 
 /// `--auto-compaction-*`, by the leader.
 async fn compact(member: Arc<Member>, lane: Arc<Lane>) {
-    let Some(mode) = member.config.auto_compaction else { return };
+    let Some(mode) = member.config.auto_compaction else {
+        return;
+    };
     let interval = match mode {
         AutoCompaction::Revision(_) => Duration::from_secs(300),
         // etcd: at most once an hour, else once a retention; revisions are noted ten times as often.
@@ -325,7 +391,10 @@ async fn compact(member: Arc<Member>, lane: Arc<Lane>) {
             continue;
         }
         let request = pb::InternalRaftRequest {
-            compaction: Some(pb::CompactionRequest { revision: target, physical: false }),
+            compaction: Some(pb::CompactionRequest {
+                revision: target,
+                physical: false,
+            }),
             ..Default::default()
         };
         match member.propose(&lane, request).await {

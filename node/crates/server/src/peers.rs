@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use api::etcdserverpb as pb;
 use bytes::Bytes;
 use membership::{Member as MemberInfo, Membership, json};
-use raftpb::{MemberId, Message};
 use rafthttp::{
     Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, Limits, PeerApi, Raft,
     Refusal, SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
 };
+use raftpb::{MemberId, Message};
 use snap::{DatabaseReceiver, Snapshotter};
 
 use crate::boot::Start;
@@ -55,14 +55,25 @@ pub fn start(
     let asks = Asks::new(&timeouts, &transport.limits);
     let handle = Transport::start(
         transport,
-        Arc::new(Inbound { shared: shared.clone() }),
+        Arc::new(Inbound {
+            shared: shared.clone(),
+        }),
         api.clone(),
-        Arc::new(ReceivedSnapshots { snapshotter: snapshotter.clone() }),
+        Arc::new(ReceivedSnapshots {
+            snapshotter: snapshotter.clone(),
+        }),
         runtime.clone(),
     )?;
-    let outbound =
-        RaftOutbound { handle: handle.clone(), shared: shared.clone(), runtime: runtime.clone() };
-    let peers = Peers { handle, asks, shared: shared.clone() };
+    let outbound = RaftOutbound {
+        handle: handle.clone(),
+        shared: shared.clone(),
+        runtime: runtime.clone(),
+    };
+    let peers = Peers {
+        handle,
+        asks,
+        shared: shared.clone(),
+    };
     peers.follow_membership();
     Ok((peers, outbound))
 }
@@ -97,8 +108,15 @@ impl Peers {
     /// Brings the transport's peers in line with the membership.
     pub fn follow_membership(&self) {
         let cluster = self.shared.state().cluster.get();
-        for member in cluster.members().filter(|member| member.id != self.shared.id) {
-            let known = self.handle.peers().iter().any(|p| p.id == member.id && !p.remote);
+        for member in cluster
+            .members()
+            .filter(|member| member.id != self.shared.id)
+        {
+            let known = self
+                .handle
+                .peers()
+                .iter()
+                .any(|p| p.id == member.id && !p.remote);
             let result = if known {
                 self.handle.update_peer(member.id, &member.peer_urls)
             } else {
@@ -122,7 +140,11 @@ impl Peers {
 
     /// How many members are connected.
     pub fn active_count(&self) -> usize {
-        self.handle.peers().iter().filter(|peer| peer.active_since.is_some()).count()
+        self.handle
+            .peers()
+            .iter()
+            .filter(|peer| peer.active_since.is_some())
+            .count()
     }
 
     /// Ends the transport.
@@ -132,11 +154,14 @@ impl Peers {
 
     fn urls(&self, id: MemberId) -> Vec<String> {
         let cluster = self.shared.state().cluster.get();
-        cluster.member(id).map_or_else(Vec::new, |member| member.peer_urls.clone())
+        cluster
+            .member(id)
+            .map_or_else(Vec::new, |member| member.peer_urls.clone())
     }
 
     fn asks(&self, deadline: Instant) -> Asks {
-        self.asks.within(deadline.saturating_duration_since(Instant::now()))
+        self.asks
+            .within(deadline.saturating_duration_since(Instant::now()))
     }
 
     /// Renews a lease at the leader.
@@ -168,7 +193,11 @@ impl Peers {
     ) -> Result<pb::LeaseTimeToLiveResponse, api::Error> {
         let mut last = api::Error::NoLeader;
         for url in self.urls(leader) {
-            match self.asks(deadline).lease_time_to_live(&url, request.id, request.keys).await {
+            match self
+                .asks(deadline)
+                .lease_time_to_live(&url, request.id, request.keys)
+                .await
+            {
                 Ok(known) => {
                     return Ok(pb::LeaseTimeToLiveResponse {
                         header: None,
@@ -204,7 +233,9 @@ impl Peers {
                 Err(rafthttp::Error::Status { status: 404, .. }) => {
                     return Err(api::Error::MemberNotFound);
                 }
-                Err(rafthttp::Error::Status { status: 412, body, .. }) => {
+                Err(rafthttp::Error::Status {
+                    status: 412, body, ..
+                }) => {
                     // etcd members look for these words too.
                     return Err(if body.contains("in sync with leader") {
                         api::Error::LearnerNotReady
@@ -252,24 +283,51 @@ impl Peers {
         let peers = self.handle.peers();
         let by_peer = |value: fn(&rafthttp::PeerView) -> u64| -> Vec<(String, u64)> {
             let members = peers.iter().filter(|peer| !peer.remote);
-            members.map(|peer| (format!("To=\"{}\"", peer.id), value(peer))).collect()
+            members
+                .map(|peer| (format!("To=\"{}\"", peer.id), value(peer)))
+                .collect()
         };
         let local = self.shared.id;
         let active = |peer: &rafthttp::PeerView| u64::from(peer.active_since.is_some());
         let pairs: Vec<(String, u64)> = peers
             .iter()
             .filter(|peer| !peer.remote)
-            .map(|peer| (format!("Local=\"{local}\",Remote=\"{}\"", peer.id), active(peer)))
+            .map(|peer| {
+                (
+                    format!("Local=\"{local}\",Remote=\"{}\"", peer.id),
+                    active(peer),
+                )
+            })
             .collect();
-        text.labelled("etcd_network_active_peers", "gauge", "The current number of active peer connections.", &pairs);
-        text.labelled("etcd_network_peer_sent_bytes_total", "counter", "The total number of bytes sent to peers.", &by_peer(|peer| peer.stats.sent_bytes));
-        text.labelled("etcd_network_peer_sent_failures_total", "counter", "The total number of send failures from peers.", &by_peer(|peer| peer.stats.sent_failures));
+        text.labelled(
+            "etcd_network_active_peers",
+            "gauge",
+            "The current number of active peer connections.",
+            &pairs,
+        );
+        text.labelled(
+            "etcd_network_peer_sent_bytes_total",
+            "counter",
+            "The total number of bytes sent to peers.",
+            &by_peer(|peer| peer.stats.sent_bytes),
+        );
+        text.labelled(
+            "etcd_network_peer_sent_failures_total",
+            "counter",
+            "The total number of send failures from peers.",
+            &by_peer(|peer| peer.stats.sent_failures),
+        );
         let from: Vec<(String, u64)> = peers
             .iter()
             .filter(|peer| !peer.remote)
             .map(|peer| (format!("From=\"{}\"", peer.id), peer.stats.received_bytes))
             .collect();
-        text.labelled("etcd_network_peer_received_bytes_total", "counter", "The total number of bytes received from peers.", &from);
+        text.labelled(
+            "etcd_network_peer_received_bytes_total",
+            "counter",
+            "The total number of bytes received from peers.",
+            &from,
+        );
     }
 }
 
@@ -302,7 +360,11 @@ impl Outbound for RaftOutbound {
             return;
         };
         tracing::info!(%peer, bytes = snapshot.len(), "sending database snapshot");
-        let source = DatabaseSource { snapshot: Arc::new(snapshot), sent: 0, runtime: self.runtime.clone() };
+        let source = DatabaseSource {
+            snapshot: Arc::new(snapshot),
+            sent: 0,
+            runtime: self.runtime.clone(),
+        };
         self.handle.send_snapshot(message, Box::new(source));
     }
 }
@@ -324,7 +386,9 @@ impl SnapshotSource for DatabaseSource {
             let (snapshot, offset) = (self.snapshot.clone(), self.sent);
             let read = self.runtime.spawn_blocking(move || {
                 let mut chunk = vec![0; SNAPSHOT_CHUNK_BYTES];
-                let read = snapshot.read_at(offset, &mut chunk).map_err(io::Error::other)?;
+                let read = snapshot
+                    .read_at(offset, &mut chunk)
+                    .map_err(io::Error::other)?;
                 chunk.truncate(read);
                 Ok::<Vec<u8>, io::Error>(chunk)
             });
@@ -375,7 +439,10 @@ struct ReceivedSnapshots {
 }
 
 impl SnapshotStore for ReceivedSnapshots {
-    fn receive(&self, message: &Message) -> BoxFuture<'static, io::Result<Box<dyn SnapshotWriter>>> {
+    fn receive(
+        &self,
+        message: &Message,
+    ) -> BoxFuture<'static, io::Result<Box<dyn SnapshotWriter>>> {
         let index = message.snapshot.as_ref().map_or(0, raftpb::Snapshot::index);
         let snapshotter = self.snapshotter.clone();
         Box::pin(async move {
@@ -391,7 +458,9 @@ struct Receiving(Option<DatabaseReceiver>);
 
 impl Receiving {
     fn take(&mut self) -> io::Result<DatabaseReceiver> {
-        self.0.take().ok_or_else(|| io::Error::other("an earlier write failed"))
+        self.0
+            .take()
+            .ok_or_else(|| io::Error::other("an earlier write failed"))
     }
 }
 
@@ -419,7 +488,9 @@ impl SnapshotWriter for Receiving {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, snap::Error> + Send + 'static,
 ) -> io::Result<T> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?;
+    let done = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?;
     done.map_err(io::Error::other)
 }
 
@@ -437,8 +508,12 @@ impl Port {
     }
 
     fn get(&self) -> Answer<(Arc<Member>, Arc<Lane>)> {
-        let starting =
-            || Refusal::text(http::StatusCode::SERVICE_UNAVAILABLE, "the member is starting or stopping");
+        let starting = || {
+            Refusal::text(
+                http::StatusCode::SERVICE_UNAVAILABLE,
+                "the member is starting or stopping",
+            )
+        };
         let (member, lane) = self.member.get().ok_or_else(starting)?;
         Ok((member.upgrade().ok_or_else(starting)?, lane.clone()))
     }
@@ -446,7 +521,8 @@ impl Port {
 
 impl PeerApi for Port {
     fn version(&self) -> Bytes {
-        self.get().map_or_else(|_| Bytes::new(), |(member, _)| member.version_json().into())
+        self.get()
+            .map_or_else(|_| Bytes::new(), |(member, _)| member.version_json().into())
     }
 
     fn members(&self) -> Bytes {
@@ -517,7 +593,10 @@ impl PeerApi for Port {
         let found = self.get();
         Box::pin(async move {
             let (member, lane) = found?;
-            member.lease_renew_here(&lane, lease).await.map_err(|error| lease_refusal(&error))
+            member
+                .lease_renew_here(&lane, lease)
+                .await
+                .map_err(|error| lease_refusal(&error))
         })
     }
 
@@ -557,9 +636,10 @@ fn lease_refusal(error: &api::Error) -> Refusal {
     use http::StatusCode as Code;
     match error {
         api::Error::LeaseNotFound => Refusal::text(Code::NOT_FOUND, LEASE_NOT_FOUND),
-        api::Error::TimeoutWaitAppliedIndex | api::Error::Timeout => {
-            Refusal::text(Code::REQUEST_TIMEOUT, "waiting for node to catch up its applied index has timed out")
-        }
+        api::Error::TimeoutWaitAppliedIndex | api::Error::Timeout => Refusal::text(
+            Code::REQUEST_TIMEOUT,
+            "waiting for node to catch up its applied index has timed out",
+        ),
         api::Error::NotPrimary => Refusal::text(Code::BAD_REQUEST, "not a primary lessor"),
         other => Refusal::text(Code::BAD_REQUEST, other.to_string()),
     }
@@ -596,8 +676,11 @@ pub async fn plan_first_start(config: &Config) -> Result<Start> {
         Membership::seed(&by_name, &config.initial_cluster_token, config.max_learners)?;
     let name = config.name.clone();
     let asks = Asks::new(&timeouts(config), &Limits::default());
-    let others: Vec<(String, Vec<String>)> =
-        by_name.iter().filter(|(other, _)| **other != name).map(|(n, u)| (n.clone(), u.clone())).collect();
+    let others: Vec<(String, Vec<String>)> = by_name
+        .iter()
+        .filter(|(other, _)| **other != name)
+        .map(|(n, u)| (n.clone(), u.clone()))
+        .collect();
     if config.new_cluster {
         let id = local_id(&membership, &name)?;
         refuse_if_bootstrapped(&asks, &others, id, &name).await?;
@@ -607,8 +690,10 @@ pub async fn plan_first_start(config: &Config) -> Result<Start> {
     }
     let running = ask_running(&asks, &others).await?;
     let mut same = |a: &[String], b: &[String]| same_urls(a, b).map_err(|error| error.to_string());
-    membership::adopt_ids(&mut membership, &running, &mut same)
-    .with_context(|| "error validating peerURLs: --initial-cluster does not describe the running cluster".to_owned())?;
+    membership::adopt_ids(&mut membership, &running, &mut same).with_context(|| {
+        "error validating peerURLs: --initial-cluster does not describe the running cluster"
+            .to_owned()
+    })?;
     let id = local_id(&membership, &name)?;
     let listed = running.member(id);
     ensure!(
@@ -621,7 +706,9 @@ pub async fn plan_first_start(config: &Config) -> Result<Start> {
 }
 
 fn local_id(membership: &Membership, name: &str) -> Result<MemberId> {
-    let member = membership.member_by_name(name).context("looked for above")?;
+    let member = membership
+        .member_by_name(name)
+        .context("looked for above")?;
     Ok(member.id)
 }
 
@@ -636,9 +723,15 @@ async fn refuse_if_bootstrapped(
     let asks = asks.within(Duration::from_secs(1));
     for (_, urls) in others {
         for url in urls {
-            let Ok((body, _)) = asks.members(url).await else { continue };
-            let Ok(members) = json::decode_member_list(&body) else { continue };
-            let started = members.iter().any(|member| member.id == id && !member.client_urls.is_empty());
+            let Ok((body, _)) = asks.members(url).await else {
+                continue;
+            };
+            let Ok(members) = json::decode_member_list(&body) else {
+                continue;
+            };
+            let started = members
+                .iter()
+                .any(|member| member.id == id && !member.client_urls.is_empty());
             ensure!(
                 !started,
                 "member {id} ({name}) has already been bootstrapped: {url} lists it as started, but this data directory is empty. Restore its directory, or remove it from the cluster, add it again and start it with --initial-cluster-state=existing"
@@ -656,8 +749,9 @@ async fn ask_running(asks: &Asks, others: &[(String, Vec<String>)]) -> Result<Me
         for url in urls {
             match asks.members(url).await {
                 Ok((body, cluster)) => {
-                    let members = json::decode_member_list(&body)
-                        .with_context(|| format!("{url} ({name}) gave a list of members that cannot be read"))?;
+                    let members = json::decode_member_list(&body).with_context(|| {
+                        format!("{url} ({name}) gave a list of members that cannot be read")
+                    })?;
                     if members.is_empty() {
                         failures.push(format!("{name}: {url} knows no members yet"));
                         continue;
@@ -689,8 +783,14 @@ fn same_urls(a: &[String], b: &[String]) -> Result<bool> {
     if a == b {
         return Ok(true);
     }
-    let mut left = a.iter().map(|url| resolve(url)).collect::<Result<Vec<_>>>()?;
-    let mut right = b.iter().map(|url| resolve(url)).collect::<Result<Vec<_>>>()?;
+    let mut left = a
+        .iter()
+        .map(|url| resolve(url))
+        .collect::<Result<Vec<_>>>()?;
+    let mut right = b
+        .iter()
+        .map(|url| resolve(url))
+        .collect::<Result<Vec<_>>>()?;
     left.sort();
     right.sort();
     Ok(left == right)
@@ -701,7 +801,9 @@ fn resolve(url: &str) -> Result<Vec<std::net::SocketAddr>> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let mut addresses: Vec<_> = rest
         .to_socket_addrs()
-        .with_context(|| format!("failed to resolve {url}: check the name and the DNS of this host"))?
+        .with_context(|| {
+            format!("failed to resolve {url}: check the name and the DNS of this host")
+        })?
         .collect();
     addresses.sort();
     Ok(addresses)

@@ -82,17 +82,22 @@ impl RaftInbox {
     /// From a lane: what one turn of its runtime gathered.
     pub fn submit(&self, submissions: Vec<Submission>, read: Option<(u8, u64)>) {
         self.change(|queue| {
-            queue.inputs.proposals.extend(submissions.into_iter().map(|submission| {
-                match submission {
-                    Submission::Entry { id, data } => {
-                        Proposal { tag: id, payload: Payload::Data(data) }
-                    }
-                    Submission::ConfChange { id, change } => {
-                        Proposal { tag: id, payload: Payload::ConfChange(change) }
-                    }
-                }
-            }));
-            queue.inputs.reads.extend(read.map(|(lane, round)| read_tag(lane, round)));
+            queue.inputs.proposals.extend(submissions.into_iter().map(
+                |submission| match submission {
+                    Submission::Entry { id, data } => Proposal {
+                        tag: id,
+                        payload: Payload::Data(data),
+                    },
+                    Submission::ConfChange { id, change } => Proposal {
+                        tag: id,
+                        payload: Payload::ConfChange(change),
+                    },
+                },
+            ));
+            queue
+                .inputs
+                .reads
+                .extend(read.map(|(lane, round)| read_tag(lane, round)));
         });
     }
 
@@ -127,7 +132,10 @@ impl RaftInbox {
     /// How the sending of a snapshot ended.
     pub fn snapshot_sent(&self, peer: MemberId, ok: bool) {
         self.change(|queue| {
-            queue.inputs.snapshots_sent.push(raftnode::SnapshotSent { peer, ok });
+            queue
+                .inputs
+                .snapshots_sent
+                .push(raftnode::SnapshotSent { peer, ok });
         });
     }
 
@@ -260,7 +268,10 @@ impl RaftLoop {
         }
         if !effects.messages.is_empty() {
             let mut messages = std::mem::take(&mut effects.messages);
-            if messages.iter().any(|m| m.msg_type() == raftpb::MessageType::MsgSnap) {
+            if messages
+                .iter()
+                .any(|m| m.msg_type() == raftpb::MessageType::MsgSnap)
+            {
                 let (snapshots, others): (Vec<_>, Vec<_>) = messages
                     .into_iter()
                     .partition(|m| m.msg_type() == raftpb::MessageType::MsgSnap);
@@ -275,7 +286,8 @@ impl RaftLoop {
             self.shared.set_soft_state(soft);
             if soft.leader.is_some() && !held.is_empty() {
                 let waiting = std::mem::take(held);
-                self.inbox.change(|queue| queue.inputs.proposals.extend(waiting));
+                self.inbox
+                    .change(|queue| queue.inputs.proposals.extend(waiting));
             }
         }
         overflow.extend(effects.install.take().map(Job::Install));
@@ -300,7 +312,8 @@ impl RaftLoop {
                         ReadFailure::Removed => api::Error::Stopped,
                     };
                     self.shared.read_index_failed();
-                    self.shared.lane(lane, |lane| lane.push_read(round, Err(error)));
+                    self.shared
+                        .lane(lane, |lane| lane.push_read(round, Err(error)));
                 }
             }
         }
@@ -312,10 +325,15 @@ impl RaftLoop {
         }
         for dropped in effects.dropped.drain(..) {
             match dropped.reason {
-                DropReason::NoLeader | DropReason::Transferring(_) | DropReason::ConfChangePending
+                DropReason::NoLeader
+                | DropReason::Transferring(_)
+                | DropReason::ConfChangePending
                     if held.len() < HELD_PROPOSALS_MAX =>
                 {
-                    held.push(Proposal { tag: dropped.tag, payload: dropped.payload });
+                    held.push(Proposal {
+                        tag: dropped.tag,
+                        payload: dropped.payload,
+                    });
                 }
                 reason => self.shared.refuse(dropped.tag, &reason),
             }

@@ -123,7 +123,11 @@ impl Shared {
             state: RwLock::new(Arc::new(state)),
             lanes: OnceLock::new(),
             errands: OnceLock::new(),
-            leadership: watch::Sender::new(SoftState { leader: None, role: Role::Follower, term }),
+            leadership: watch::Sender::new(SoftState {
+                leader: None,
+                role: Role::Follower,
+                term,
+            }),
             lead_lost: Mutex::new(Some(Instant::now())),
             stopping: watch::Sender::new(None),
             published: watch::Sender::new(false),
@@ -137,12 +141,18 @@ impl Shared {
 
     /// Sets the lanes, once, before the threads start.
     pub fn set_lanes(&self, lanes: Vec<Arc<Lane>>) {
-        assert!(self.lanes.set(lanes).is_ok(), "lanes are set once, before the threads start");
+        assert!(
+            self.lanes.set(lanes).is_ok(),
+            "lanes are set once, before the threads start"
+        );
     }
 
     /// Sets who runs errands, once, before the threads start.
     pub fn set_errands(&self, errands: Box<dyn Errands>) {
-        assert!(self.errands.set(errands).is_ok(), "errands are set once, before the threads start");
+        assert!(
+            self.errands.set(errands).is_ok(),
+            "errands are set once, before the threads start"
+        );
     }
 
     /// All lanes.
@@ -232,7 +242,8 @@ impl Shared {
         let leader = soft.leader.map_or(0, |id| id.0);
         let before = self.leader.swap(leader, Ordering::Relaxed);
         self.term.store(soft.term, Ordering::Relaxed);
-        self.role_leader.store(soft.role == Role::Leader, Ordering::Relaxed);
+        self.role_leader
+            .store(soft.role == Role::Leader, Ordering::Relaxed);
         if before != leader {
             if leader == 0 {
                 *self.lead_lost.lock() = Some(Instant::now());
@@ -241,7 +252,8 @@ impl Shared {
                 *self.lead_lost.lock() = None;
                 self.counters.leader_changes.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(
-                    leader = format!("{leader:x}"), term = soft.term,
+                    leader = format!("{leader:x}"),
+                    term = soft.term,
                     "the cluster has a leader"
                 );
             }
@@ -273,7 +285,9 @@ impl Shared {
 
     /// From the raft loop: a proposal will not go on.
     pub fn refuse(&self, id: u64, reason: &DropReason) {
-        self.counters.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .proposals_failed
+            .fetch_add(1, Ordering::Relaxed);
         let error = match reason {
             DropReason::NoLeader | DropReason::Transferring(_) => api::Error::NoLeader,
             DropReason::TooManyUncommitted => api::Error::TooManyRequests,
@@ -291,17 +305,25 @@ impl Shared {
 
     /// From the raft loop: a read index was not found.
     pub fn read_index_failed(&self) {
-        self.counters.read_indexes_failed.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .read_indexes_failed
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// From the raft loop.
     pub fn make_snapshot(&self, peer: MemberId) {
-        self.errands.get().expect("errands are set before the threads start").make_snapshot(peer);
+        self.errands
+            .get()
+            .expect("errands are set before the threads start")
+            .make_snapshot(peer);
     }
 
     /// From the raft loop.
     pub fn fetch(&self, fetch: Fetch) {
-        self.errands.get().expect("errands are set before the threads start").fetch(fetch);
+        self.errands
+            .get()
+            .expect("errands are set before the threads start")
+            .fetch(fetch);
     }
 
     /// From the raft loop: the core ended itself.

@@ -92,8 +92,13 @@ impl Snapshots {
         match of_committed(&pinned, shared.cluster_id, shared.id) {
             Ok(snapshot) => {
                 self.last = pinned.applied().index;
-                let compact_to = self.last.saturating_sub(self.config.snapshot_catchup_entries);
-                self.wal.push(WalJob::Snapshot { snapshot, compact_to });
+                let compact_to = self
+                    .last
+                    .saturating_sub(self.config.snapshot_catchup_entries);
+                self.wal.push(WalJob::Snapshot {
+                    snapshot,
+                    compact_to,
+                });
             }
             Err(error) => shared.fatal(format!("making a snapshot failed: {error}")),
         }
@@ -106,14 +111,21 @@ impl Snapshots {
         snapshot: &Snapshot,
         shared: &Shared,
     ) -> Result<u64, String> {
-        let index = snapshot.metadata.as_ref().map_or(0, |metadata| metadata.index);
-        tracing::info!(index, applied = applier.applied().index, "applying snapshot");
+        let index = snapshot
+            .metadata
+            .as_ref()
+            .map_or(0, |metadata| metadata.index);
+        tracing::info!(
+            index,
+            applied = applier.applied().index,
+            "applying snapshot"
+        );
         let received = self.snapshotter.database_path(index);
         self.committer.stop();
-        let fail = |error: &dyn std::fmt::Display| format!("applying snapshot {index} failed: {error}");
+        let fail =
+            |error: &dyn std::fmt::Display| format!("applying snapshot {index} failed: {error}");
         boot::install_database(&self.disk, &self.config, &received).map_err(|e| fail(&e))?;
-        let opened =
-            boot::open_backend(&self.disk, &self.config).map_err(|e| fail(&e))?;
+        let opened = boot::open_backend(&self.disk, &self.config).map_err(|e| fail(&e))?;
         tracing::info!("applySnapshot: opened snapshot backend");
         let (backend, writer, committer) = opened;
         if backend.committed_index() != index {
@@ -122,7 +134,9 @@ impl Snapshots {
                 backend.committed_index()
             ));
         }
-        applier.replace(backend.clone(), writer).map_err(|e| fail(&e))?;
+        applier
+            .replace(backend.clone(), writer)
+            .map_err(|e| fail(&e))?;
         self.committer.restart(committer);
         let old = shared.state();
         shared.replace_state(State {

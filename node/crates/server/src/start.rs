@@ -60,8 +60,22 @@ pub fn start(
     surroundings: &Surroundings,
     peer_listeners: Vec<TcpListener>,
 ) -> anyhow::Result<Running> {
-    let Booted { id, cluster_id, wal, snapshotter, recovered, applier, committer, fresh: _ } = booted;
-    let Surroundings { disk, clock, serving_lanes, peers_runtime } = surroundings;
+    let Booted {
+        id,
+        cluster_id,
+        wal,
+        snapshotter,
+        recovered,
+        applier,
+        committer,
+        fresh: _,
+    } = booted;
+    let Surroundings {
+        disk,
+        clock,
+        serving_lanes,
+        peers_runtime,
+    } = surroundings;
     let applied = recovered.applied;
     let last_snapshot = recovered.snapshot_index;
     let mut rng = RealRng::new();
@@ -85,7 +99,8 @@ pub fn start(
         .map(|index| {
             let weak = Arc::downgrade(&shared);
             let reason = Box::new(move |began| {
-                weak.upgrade().map_or(api::Error::Stopped, |shared| shared.timeout_reason(began))
+                weak.upgrade()
+                    .map_or(api::Error::Stopped, |shared| shared.timeout_reason(began))
             });
             let random = rng.next_u64();
             let inbox = shared.inbox.clone();
@@ -107,8 +122,7 @@ pub fn start(
     raft_config.election_ticks = config.election_ticks;
     let tick_ms = config.tick.as_millis().max(1);
     raft_config.read_retry_ticks = (500 / tick_ms).max(1) as u32;
-    raft_config.read_timeout_ticks =
-        (config.request_timeout().as_millis() / tick_ms).max(1) as u32;
+    raft_config.read_timeout_ticks = (config.request_timeout().as_millis() / tick_ms).max(1) as u32;
     let node = RaftNode::new(raft_config, recovered)?;
 
     let received = snapshotter.clone();
@@ -245,7 +259,9 @@ impl Running {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
 }
 
 fn join(thread: JoinHandle<()>) {

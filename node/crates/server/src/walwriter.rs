@@ -134,11 +134,15 @@ impl WalWriter {
                     if let Some(snapshot) = &persist.snapshot {
                         self.save_snapshot(snapshot)?;
                     }
-                    self.wal.save(persist.hard_state.as_ref(), &persist.entries)?;
+                    self.wal
+                        .save(persist.hard_state.as_ref(), &persist.entries)?;
                     must_sync |= persist.must_sync || persist.snapshot.is_some();
                     number = Some(persist.number);
                 }
-                WalJob::Snapshot { snapshot, compact_to } => {
+                WalJob::Snapshot {
+                    snapshot,
+                    compact_to,
+                } => {
                     self.save_snapshot(&snapshot)?;
                     must_sync = false;
                     let index = snapshot.metadata.as_ref().map_or(0, |m| m.index);

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::ports;
 use crate::tools::{Etcdctl, quorate, tool};
 use crate::wait::eventually;
-use crate::ports;
 
 /// A member says this when it serves; etcd's suites wait for the same words.
 const READY: &str = "ready to serve client requests";
 
 /// How long a start may take, on two busy cores.
 const START: Duration = Duration::from_secs(60);
+
+/// `--initial-cluster-token`
+const TOKEN: &str = "testkit";
 
 /// Whose program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,10 @@ pub struct Spec {
 impl Spec {
     /// `n` members of one kind.
     pub fn of(kind: Kind, n: usize) -> Self {
-        Self { kinds: vec![kind; n], flags: Vec::new() }
+        Self {
+            kinds: vec![kind; n],
+            flags: Vec::new(),
+        }
     }
 
     /// With one more flag for all.
@@ -84,7 +90,10 @@ impl Member {
     /// Starts the process and does not wait.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
-        let program = self.kind.program().expect("looked for before the cluster was made");
+        let program = self
+            .kind
+            .program()
+            .expect("looked for before the cluster was made");
         let log = File::options()
             .create(true)
             .append(true)
@@ -112,9 +121,16 @@ impl Member {
         let name = self.name.clone();
         eventually(&format!("{name}'s readiness"), START, || {
             if let Some(status) = self.exited() {
-                panic!("{name} ended with {status} before it served:\n{}", self.log_text());
+                panic!(
+                    "{name} ended with {status} before it served:\n{}",
+                    self.log_text()
+                );
             }
-            if self.log_text().contains(READY) { Ok(()) } else { Err(self.log_tail()) }
+            if self.log_text().contains(READY) {
+                Ok(())
+            } else {
+                Err(self.log_tail())
+            }
         });
     }
 
@@ -136,9 +152,17 @@ impl Member {
     pub fn terminate(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         self.signal_child(&child, libc::SIGTERM);
-        let status = eventually(&format!("{}'s end", self.name), Duration::from_secs(20), || {
-            child.try_wait().ok().flatten().ok_or_else(|| self.log_tail())
-        });
+        let status = eventually(
+            &format!("{}'s end", self.name),
+            Duration::from_secs(20),
+            || {
+                child
+                    .try_wait()
+                    .ok()
+                    .flatten()
+                    .ok_or_else(|| self.log_tail())
+            },
+        );
         status.code()
     }
 
@@ -149,7 +173,10 @@ impl Member {
         }
     }
 
-    #[expect(unsafe_code, reason = "kill(2) has no safe wrapper in std; the process is our child")]
+    #[expect(
+        unsafe_code,
+        reason = "kill(2) has no safe wrapper in std; the process is our child"
+    )]
     fn signal_child(&self, child: &Child, signal: i32) {
         // SAFETY: kill takes two integers and touches no memory of ours.
         let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
@@ -211,7 +238,12 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- log of {} ({:?})\n{}", self.name, self.kind, self.log_tail());
+            eprintln!(
+                "--- log of {} ({:?})\n{}",
+                self.name,
+                self.kind,
+                self.log_tail()
+            );
         }
     }
 }
@@ -248,8 +280,17 @@ impl Cluster {
                 read_from: 0,
             })
             .collect();
-        let initial: Vec<String> =
-            members.iter().map(|m| format!("{}={}", m.name, m.peer_url)).collect();
+        // Lists of members are ordered by ID, and an ID is a hash of the peer URL: URLs are dealt out
+        // so that the order of IDs is the order of the members here, in every cluster.
+        let mut urls: Vec<String> = members.iter().map(|m| m.peer_url.clone()).collect();
+        urls.sort_by_key(|url| membership::member_id(&[url.clone()], TOKEN, None));
+        for (member, url) in members.iter_mut().zip(urls) {
+            member.peer_url = url;
+        }
+        let initial: Vec<String> = members
+            .iter()
+            .map(|m| format!("{}={}", m.name, m.peer_url))
+            .collect();
         let initial = initial.join(",");
         for member in &mut members {
             member.flags = flags(member, &initial, "new", &spec.flags);
@@ -347,7 +388,7 @@ fn flags(member: &Member, initial: &str, state: &str, extra: &[String]) -> Vec<S
         format!("--initial-advertise-peer-urls={}", member.peer_url),
         format!("--initial-cluster={initial}"),
         format!("--initial-cluster-state={state}"),
-        "--initial-cluster-token=testkit".to_owned(),
+        format!("--initial-cluster-token={TOKEN}"),
     ];
     flags.extend_from_slice(extra);
     flags

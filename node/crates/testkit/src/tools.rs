@@ -6,7 +6,10 @@ use std::process::{Command, Output};
 
 /// The workspace's root.
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..").components().collect()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../..")
+        .components()
+        .collect()
 }
 
 /// A program of `make tools`, or nothing when it was not built.
@@ -23,7 +26,10 @@ pub fn quorate() -> PathBuf {
         return path.into();
     }
     let here = std::env::current_exe().expect("a test knows its own program");
-    let folder = here.ancestors().nth(2).expect("a test lies in <profile>/deps");
+    let folder = here
+        .ancestors()
+        .nth(2)
+        .expect("a test lies in <profile>/deps");
     let path = folder.join("quorate");
     assert!(
         path.exists(),
@@ -57,7 +63,10 @@ pub struct Etcdctl {
 impl Etcdctl {
     /// The real etcdctl for these endpoints, if it was built.
     pub fn new(endpoints: &[String]) -> Option<Self> {
-        Some(Self { program: tool("etcdctl")?, endpoints: endpoints.join(",") })
+        Some(Self {
+            program: tool("etcdctl")?,
+            endpoints: endpoints.join(","),
+        })
     }
 
     /// Runs one command.

@@ -9,12 +9,12 @@
 mod cases;
 mod mask;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use testkit::{Cluster, Kind, Spec, eventually, left_out, tool};
+use testkit::{Cluster, Etcdctl, Kind, Spec, eventually, left_out, tool};
 
 use self::cases::{Case, Expected};
 use self::mask::Mask;
@@ -25,18 +25,36 @@ const CALL: Duration = Duration::from_secs(30);
 /// A watch that has printed what the table expects may print nothing more within this time.
 const QUIET: Duration = Duration::from_millis(60);
 
-/// What one call left behind, masked.
+const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/etcdctl/cases.txt");
+
+/// Members at the start; the table adds one more and removes it.
+const MEMBERS: usize = 3;
+
+/// What one call left behind, masked. With `QUORATE_ETCDCTL_SEEN=file` all of it goes there.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     /// `None`: a watch that the test ended
     code: Option<i32>,
     stdout: String,
     stderr: String,
+    took: Took,
 }
+
+/// How long a call took; it counts for nobody but the reader of a failed or slow run.
+#[derive(Debug, Default)]
+struct Took(Duration);
+
+impl PartialEq for Took {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Took {}
 
 #[test]
 fn etcdctl_prints_the_same_for_etcd_and_for_ours() {
-    let table = cases::parse(include_str!("etcdctl/cases.txt"));
+    let table = cases::parse(&std::fs::read_to_string(TABLE).expect("the table"));
     let (etcd, ours) = std::thread::scope(|scope| {
         let etcd = scope.spawn(|| run_table(Kind::Etcd, &table));
         let ours = scope.spawn(|| run_table(Kind::Quorate, &table));
@@ -46,6 +64,14 @@ fn etcdctl_prints_the_same_for_etcd_and_for_ours() {
         return left_out("etcdctl_table", "etcd or etcdctl is missing; run `make tools`");
     };
 
+    if let Some(path) = std::env::var_os("QUORATE_ETCDCTL_SEEN") {
+        let seen: Vec<String> = table
+            .iter()
+            .zip(etcd.iter().zip(&ours))
+            .map(|(case, (etcd, ours))| format!("{}: {}\n{etcd:#?}\n{ours:#?}", case.line, case.text))
+            .collect();
+        std::fs::write(path, seen.join("\n")).expect("the file that QUORATE_ETCDCTL_SEEN names");
+    }
     let mut complaints = Vec::new();
     for (case, (etcd, ours)) in table.iter().zip(etcd.iter().zip(&ours)) {
         if !case.expected.fits(etcd.code) {
@@ -103,11 +129,17 @@ fn assert_table_is_whole(table: &[Case]) {
 
 /// One program's way through the table; `None`: a program is missing.
 fn run_table(kind: Kind, table: &[Case]) -> Option<Vec<Seen>> {
-    let cluster = Cluster::start(&Spec::of(kind, 3))?;
+    let mut cluster = Cluster::start(&Spec::of(kind, MEMBERS))?;
+    // The place of a learner, for later.
+    cluster.add_place(kind, &[]);
     let mut mask = Mask::new(&cluster);
     lead_with_the_first(&cluster);
     wait_for_cluster_version(&cluster);
-    Some(table.iter().map(|case| run_case(&cluster, case, &mut mask)).collect())
+    Some(table.iter().map(|case| run_case(&mut cluster, case, &mut mask)).collect())
+}
+
+fn of_all(cluster: &Cluster) -> Etcdctl {
+    Etcdctl::new(&cluster.endpoints()[..MEMBERS]).expect("looked for when the cluster was made")
 }
 
 /// The table counts on the first member being the leader.
@@ -121,7 +153,7 @@ fn lead_with_the_first(cluster: &Cluster) {
         cluster.members[leader].etcdctl().ok(&["move-leader", &format!("{first:x}")]);
     }
     eventually("the first member's lead", Duration::from_secs(20), || {
-        let statuses = cluster.etcdctl().json(&["endpoint", "status"]);
+        let statuses = of_all(cluster).json(&["endpoint", "status"]);
         let statuses = statuses.as_array().cloned().unwrap_or_default();
         let first = &statuses[0]["Status"]["header"]["member_id"];
         let agreed = statuses.iter().all(|status| &status["Status"]["leader"] == first);
@@ -132,23 +164,33 @@ fn lead_with_the_first(cluster: &Cluster) {
 /// Status shows the cluster's and the storage's version; both come a while after the start.
 fn wait_for_cluster_version(cluster: &Cluster) {
     eventually("the cluster's version", Duration::from_secs(30), || {
-        let statuses = cluster.etcdctl().json(&["endpoint", "status"]);
+        let statuses = of_all(cluster).json(&["endpoint", "status"]);
         let statuses = statuses.as_array().cloned().unwrap_or_default();
         let known = statuses.iter().all(|status| status["Status"]["storageVersion"] == "3.7.0");
         if known { Ok(()) } else { Err(format!("{statuses:?}")) }
     });
 }
 
-fn run_case(cluster: &Cluster, case: &Case, mask: &mut Mask) -> Seen {
+fn run_case(cluster: &mut Cluster, case: &Case, mask: &mut Mask) -> Seen {
+    if let [start, index] = case.arguments.as_slice()
+        && start == "start"
+    {
+        cluster.members[index.parse::<usize>().expect("a member's index")].start();
+        return Seen { code: Some(0), stdout: String::new(), stderr: String::new(), took: Took::default() };
+    }
     let endpoints = cluster.endpoints();
     let endpoints = match &case.endpoints {
         Some(chosen) => chosen.iter().map(|index| endpoints[*index].clone()).collect(),
-        None => endpoints,
+        None => endpoints[..MEMBERS].to_vec(),
     };
     let arguments: Vec<String> =
         case.arguments.iter().map(|argument| mask.fill_in(argument)).collect();
-    let mut child = Command::new(tool("etcdctl").expect("looked for when the cluster was made"))
-        .env("ETCDCTL_ENDPOINTS", endpoints.join(","))
+    let mut command = Command::new(tool("etcdctl").expect("looked for when the cluster was made"));
+    // etcdctl refuses a flag that its environment gives as well.
+    if !arguments.iter().any(|argument| argument.starts_with("--endpoints")) {
+        command.env("ETCDCTL_ENDPOINTS", endpoints.join(","));
+    }
+    let mut child = command
         .args(&arguments)
         .stdin(if case.input.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
@@ -172,7 +214,8 @@ fn run_case(cluster: &Cluster, case: &Case, mask: &mut Mask) -> Seen {
     let stdout = collect(child.stdout.take().expect("piped"));
     let stderr = collect(child.stderr.take().expect("piped"));
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let deadline = Instant::now() + CALL;
+    let began = Instant::now();
+    let deadline = began + CALL;
     let mut enough_since = None;
     let status = loop {
         let ended = child.try_wait().expect("our child can be waited for");
@@ -209,6 +252,7 @@ fn run_case(cluster: &Cluster, case: &Case, mask: &mut Mask) -> Seen {
         code: status.and_then(|status| status.code()),
         stdout: mask.text(case, &out),
         stderr: mask.text(case, &err),
+        took: Took(began.elapsed()),
     }
 }
 
@@ -217,7 +261,7 @@ fn collect(mut pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Vec<
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 8192];
-        while let Ok(read) = pipe.by_ref().read(&mut buffer) {
+        while let Ok(read) = pipe.read(&mut buffer) {
             if read == 0 || sender.send(buffer[..read].to_vec()).is_err() {
                 return;
             }

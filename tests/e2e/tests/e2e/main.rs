@@ -1,6 +1,7 @@
 //! Real members, real etcd tools, real kill -9.
 
 mod bad;
+mod api;
 mod cluster;
 mod etcdctl;
 mod load;

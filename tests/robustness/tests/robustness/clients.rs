@@ -97,7 +97,11 @@ impl Clients {
                 runtime().spawn(one.run(stop.clone()))
             })
             .collect();
-        Self { stop, history, tasks }
+        Self {
+            stop,
+            history,
+            tasks,
+        }
     }
 
     /// Stops them; what they did.
@@ -138,7 +142,10 @@ impl Client {
                 _ => self.swap(client, key, value).await,
             };
             let known = operation.known;
-            self.history.lock().expect("no client panicked").push(operation);
+            self.history
+                .lock()
+                .expect("no client panicked")
+                .push(operation);
             tokio::time::sleep(if known { PAUSE } else { 10 * PAUSE }).await;
         }
     }
@@ -172,7 +179,10 @@ impl Client {
         if let Ok(answer) = client.put(put).await {
             operation.known = true;
             operation.found = true;
-            operation.revision = answer.into_inner().header.map_or(0, |header| header.revision);
+            operation.revision = answer
+                .into_inner()
+                .header
+                .map_or(0, |header| header.revision);
             operation.end = self.now();
         }
         operation
@@ -180,7 +190,10 @@ impl Client {
 
     async fn get(&self, mut client: KvClient<Channel>, key: String) -> Operation {
         let mut operation = self.operation(key.clone(), "get", String::new());
-        let range = pb::RangeRequest { key: key.into_bytes().into(), ..Default::default() };
+        let range = pb::RangeRequest {
+            key: key.into_bytes().into(),
+            ..Default::default()
+        };
         if let Ok(answer) = client.range(range).await {
             operation.known = true;
             operation.end = self.now();
@@ -224,7 +237,11 @@ impl Client {
                 ..Default::default()
             },
         };
-        let put = pb::PutRequest { key: bytes, value: bytes_of(&value), ..Default::default() };
+        let put = pb::PutRequest {
+            key: bytes,
+            value: bytes_of(&value),
+            ..Default::default()
+        };
         let txn = pb::TxnRequest {
             compare: vec![compare],
             success: vec![pb::RequestOp {

@@ -23,7 +23,8 @@ fn a_history_under_kills_is_linearizable_and_watches_tell_it_whole() {
     let Some(checker) = tool("historycheck") else {
         return left_out("history", "historycheck is missing; run `make tools`");
     };
-    let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3).flag("--snapshot-count=2000"))
+    let Some(mut cluster) =
+        Cluster::start(&Spec::of(Kind::Quorate, 3).flag("--snapshot-count=2000"))
     else {
         return left_out("history", "etcdctl is missing; run `make tools`");
     };
@@ -47,8 +48,14 @@ fn a_history_under_kills_is_linearizable_and_watches_tell_it_whole() {
     }
     let history = clients.finish();
     let unknown = history.iter().filter(|operation| !operation.known).count();
-    eprintln!("history: {} operations, {unknown} without an answer, {kills} kills", history.len());
-    assert!(kills > 0 && history.len() > 1000, "the history is too small to say anything");
+    eprintln!(
+        "history: {} operations, {unknown} without an answer, {kills} kills",
+        history.len()
+    );
+    assert!(
+        kills > 0 && history.len() > 1000,
+        "the history is too small to say anything"
+    );
 
     let events = watcher.finish(&endpoints);
     check_watch(&events, &history);
@@ -64,14 +71,20 @@ fn check_watch(events: &watcher::Seen, history: &[Operation]) {
         "the watch under kills saw another number of events than one afterwards"
     );
     for (lived, after) in events.lived.iter().zip(&events.after) {
-        assert_eq!(lived, after, "the watch under kills has a gap, a repeat or another order");
+        assert_eq!(
+            lived, after,
+            "the watch under kills has a gap, a repeat or another order"
+        );
     }
     let written: std::collections::HashMap<(&str, i64), &str> = events
         .after
         .iter()
         .map(|event| ((event.key.as_str(), event.revision), event.value.as_str()))
         .collect();
-    for operation in history.iter().filter(|operation| operation.known && operation.wrote()) {
+    for operation in history
+        .iter()
+        .filter(|operation| operation.known && operation.wrote())
+    {
         let found = written.get(&(operation.key.as_str(), operation.revision));
         assert_eq!(
             found.copied(),
@@ -88,12 +101,16 @@ fn check_linearizable(
     dir: &std::path::Path,
 ) {
     let path = dir.join("history.jsonl");
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&path).expect("our own directory"));
+    let mut file =
+        std::io::BufWriter::new(std::fs::File::create(&path).expect("our own directory"));
     for operation in history {
         writeln!(file, "{}", operation.to_json()).expect("a line");
     }
     file.into_inner().expect("flushed");
-    let output = Command::new(checker).arg(&path).output().expect("historycheck runs");
+    let output = Command::new(checker)
+        .arg(&path)
+        .output()
+        .expect("historycheck runs");
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let kept = std::env::temp_dir().join(format!("quorate-history-{seed}.jsonl"));
@@ -137,20 +154,48 @@ fn the_checker_refuses_a_stale_read_and_a_lost_write() {
         let path = dir.join("h.jsonl");
         let lines: Vec<String> = history.iter().map(Operation::to_json).collect();
         std::fs::write(&path, lines.join("\n")).expect("a file");
-        let code = Command::new(&checker).arg(&path).output().expect("it runs").status.code();
+        let code = Command::new(&checker)
+            .arg(&path)
+            .output()
+            .expect("it runs")
+            .status
+            .code();
         std::fs::remove_dir_all(&dir).expect("our own directory");
         code
     };
-    assert_eq!(judge(&[put("a", 1, 2), put("b", 3, 4), get("b", 5, 6)]), Some(0));
-    assert_eq!(judge(&[put("a", 1, 2), put("b", 3, 4), get("a", 5, 6)]), Some(1), "a stale read");
-    assert_eq!(judge(&[put("a", 1, 2), get("", 3, 4)]), Some(1), "a lost write");
-    let unknown = Operation { known: false, ..put("b", 3, 4) };
-    assert_eq!(judge(&[put("a", 1, 2), unknown.clone(), get("a", 5, 6)]), Some(0));
-    assert_eq!(judge(&[put("a", 1, 2), unknown, get("b", 5, 6), get("a", 7, 8)]), Some(1));
+    assert_eq!(
+        judge(&[put("a", 1, 2), put("b", 3, 4), get("b", 5, 6)]),
+        Some(0)
+    );
+    assert_eq!(
+        judge(&[put("a", 1, 2), put("b", 3, 4), get("a", 5, 6)]),
+        Some(1),
+        "a stale read"
+    );
+    assert_eq!(
+        judge(&[put("a", 1, 2), get("", 3, 4)]),
+        Some(1),
+        "a lost write"
+    );
+    let unknown = Operation {
+        known: false,
+        ..put("b", 3, 4)
+    };
+    assert_eq!(
+        judge(&[put("a", 1, 2), unknown.clone(), get("a", 5, 6)]),
+        Some(0)
+    );
+    assert_eq!(
+        judge(&[put("a", 1, 2), unknown, get("b", 5, 6), get("a", 7, 8)]),
+        Some(1)
+    );
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// splitmix64: the same seed, the same kills.

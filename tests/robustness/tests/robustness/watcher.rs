@@ -40,15 +40,18 @@ impl Watcher {
         let until = Arc::new(AtomicI64::new(i64::MAX));
         let channels: Vec<Channel> = endpoints.iter().map(|one| channel(one)).collect();
         let task = runtime().spawn(live(channels, events.clone(), until.clone()));
-        Self { events, until, task }
+        Self {
+            events,
+            until,
+            task,
+        }
     }
 
     /// Lets it see everything there is, and watches all again from the beginning.
     pub fn finish(self, endpoints: &[String]) -> Seen {
         let marker = format!("r/end/{}", std::process::id());
         let last = eventually("a last write", Duration::from_secs(30), || {
-            let mut client =
-                api::etcdserverpb::kv_client::KvClient::new(channel(&endpoints[0]));
+            let mut client = api::etcdserverpb::kv_client::KvClient::new(channel(&endpoints[0]));
             let put = pb::PutRequest {
                 key: marker.clone().into_bytes().into(),
                 value: b"end".to_vec().into(),
@@ -56,7 +59,12 @@ impl Watcher {
             };
             runtime()
                 .block_on(client.put(put))
-                .map(|answer| answer.into_inner().header.map_or(0, |header| header.revision))
+                .map(|answer| {
+                    answer
+                        .into_inner()
+                        .header
+                        .map_or(0, |header| header.revision)
+                })
                 .map_err(|status| status.to_string())
         });
         self.until.store(last, Ordering::Relaxed);
@@ -78,7 +86,11 @@ async fn live(channels: Vec<Channel>, events: Arc<Mutex<Vec<Event>>>, until: Arc
         let channel = channels[turn % channels.len()].clone();
         turn += 1;
         let _ = one_stream(channel, &events, &until).await;
-        let seen = events.lock().expect("not poisoned").last().map_or(0, |event| event.revision);
+        let seen = events
+            .lock()
+            .expect("not poisoned")
+            .last()
+            .map_or(0, |event| event.revision);
         if seen >= until.load(Ordering::Relaxed) {
             return;
         }
@@ -91,7 +103,11 @@ async fn one_stream(
     events: &Mutex<Vec<Event>>,
     until: &AtomicI64,
 ) -> Result<(), tonic::Status> {
-    let next = events.lock().expect("not poisoned").last().map_or(1, |event| event.revision + 1);
+    let next = events
+        .lock()
+        .expect("not poisoned")
+        .last()
+        .map_or(1, |event| event.revision + 1);
     let create = pb::WatchCreateRequest {
         key: b"r/".to_vec().into(),
         range_end: b"r0".to_vec().into(),
@@ -104,7 +120,10 @@ async fn one_stream(
     let (requests, receiver) = tokio::sync::mpsc::channel(1);
     let _ = requests.send(request).await;
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(receiver);
-    let mut stream = WatchClient::new(channel).watch(outgoing).await?.into_inner();
+    let mut stream = WatchClient::new(channel)
+        .watch(outgoing)
+        .await?
+        .into_inner();
     loop {
         // A stream of a member that was cut off may stay silent: try another one now and then.
         let message = tokio::time::timeout(Duration::from_secs(2), stream.message()).await;

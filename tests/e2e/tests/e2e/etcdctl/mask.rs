@@ -21,15 +21,14 @@ impl Mask {
     /// Learns IDs and addresses from the cluster itself.
     pub fn new(cluster: &Cluster) -> Self {
         let mut mask = Self { values: Vec::new(), known: Vec::new() };
-        let list = cluster.etcdctl().json(&["member", "list"]);
+        let list = cluster.members[0].etcdctl().json(&["member", "list"]);
         let cluster_id = list["header"]["cluster_id"].as_u64().expect("the cluster's ID");
         mask.know("cluster", cluster_id);
         for (index, member) in cluster.members.iter().enumerate() {
-            let known = list["members"]
-                .as_array()
-                .and_then(|all| all.iter().find(|one| one["peerURLs"][0] == member.peer_url))
-                .expect("every member is in the list");
-            mask.know(&format!("id{index}"), known["ID"].as_u64().expect("a member's ID"));
+            let members = list["members"].as_array().expect("members");
+            if let Some(known) = members.iter().find(|one| one["peerURLs"][0] == member.peer_url) {
+                mask.know(&format!("id{index}"), known["ID"].as_u64().expect("a member's ID"));
+            }
             mask.know_text(&format!("client{index}"), &member.endpoint());
             mask.know_text(&format!("peer{index}"), member.peer_url.trim_start_matches("http://"));
         }
@@ -63,11 +62,17 @@ impl Mask {
     /// Learns the ID that a call printed, under the case's name.
     pub fn learn(&mut self, case: &Case, out: &str) {
         let Some(name) = &case.name else { return };
-        let id = out
-            .split(|char: char| !char.is_ascii_hexdigit())
-            .filter(|word| word.len() >= 14)
-            .find_map(|word| u64::from_str_radix(word, 16).ok());
-        match id {
+        // JSON and fields have a decimal behind a name; the simple form has hexadecimal digits.
+        let decimal = out.split_once("\"ID\"").and_then(|(_, after)| {
+            let after = after.trim_start_matches([' ', ':']);
+            after[..after.find(|char: char| !char.is_ascii_digit())?].parse().ok()
+        });
+        let hex = || {
+            out.split(|char: char| !char.is_ascii_hexdigit())
+                .filter(|word| word.len() >= 14)
+                .find_map(|word| u64::from_str_radix(word, 16).ok())
+        };
+        match decimal.or_else(hex) {
             Some(id) => self.know(name, id),
             None => panic!("line {}: no ID in {out:?}", case.line),
         }
