@@ -71,10 +71,30 @@ pub(crate) const ROOMS: &[Room] = &[
             "wal",
         ],
     ),
-    room("rpc", &["api", "apply", "mvcc", "server"]),
+    room("rpc", &["api", "apply", "membership", "mvcc", "server"]),
     room("local", &["api"]),
     room("bench", &["api", "local"]),
-    room("quorate", &["rpc", "seams", "server"]),
+    room("quorate", &["bench", "local", "rpc", "seams", "server"]),
+    // for tests only
+    room("testkit", &["membership"]),
+    room(
+        "sim",
+        &[
+            "api",
+            "apply",
+            "backend",
+            "membership",
+            "mvcc",
+            "raftnode",
+            "raftpb",
+            "seams",
+            "server",
+        ],
+    ),
+    room("e2e", &[]),
+    room("robustness", &[]),
+    room("conformance", &[]),
+    room("kubetest", &[]),
     // chores
     room("xtask", &[]),
 ];

@@ -25,10 +25,7 @@ const BUFFER_BYTES_KEPT: usize = 2 << 20;
 
 /// The log, open for writing. One thread owns it.
 ///
-/// ```
-/// # use std::{path::Path, sync::Arc};
-/// # use wal::{Metadata, SnapshotRecord, Wal};
-/// # fn main() -> Result<(), wal::Error> {
+/// ```text
 /// let disk: Arc<dyn seams::Disk> = Arc::new(seams::MemDisk::new());
 /// let dir = Path::new("/member/wal");
 /// let mut wal = Wal::create(disk.clone(), dir, Metadata { node_id: 1, cluster_id: 2 })?;
@@ -40,7 +37,6 @@ const BUFFER_BYTES_KEPT: usize = 2 << 20;
 /// drop(wal);
 /// let (_wal, recovered) = Wal::open(disk, dir, SnapshotRecord::default())?;
 /// assert_eq!(recovered.entries.len(), 1);
-/// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct Wal {
