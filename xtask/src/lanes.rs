@@ -20,8 +20,8 @@ pub(crate) struct Lane {
     /// Wall time on two cores, with the tests built.
     budget_s: u64,
     packages: Packages,
-    /// Without the tools of `make tools` the lane is left out whole.
-    needs_tools: bool,
+    /// Toolsets of `make tools` (tools.rs) without which the lane is left out whole.
+    needs: &'static [&'static str],
     /// Programs at the same time; tests at the same time in each.
     at_once: usize,
     threads: usize,
@@ -30,10 +30,6 @@ pub(crate) struct Lane {
 enum Packages {
     /// All packages of the workspace that no other lane names.
     Rest,
-    #[expect(
-        dead_code,
-        reason = "the first lane beside the fast one comes with its package"
-    )]
     These(&'static [&'static str]),
 }
 
@@ -44,9 +40,27 @@ const LANES: &[Lane] = &[
         name: "fast",
         budget_s: 300,
         packages: Packages::Rest,
-        needs_tools: false,
+        needs: &[],
         at_once: 2,
         threads: 2,
+    },
+    // etcd's own suite, each function in its quickest shape; its ports are fixed, so one after the other.
+    Lane {
+        name: "conformance",
+        budget_s: 60,
+        packages: Packages::These(&["conformance"]),
+        needs: &["etcd", "etcd-common"],
+        at_once: 1,
+        threads: 1,
+    },
+    // A Kubernetes API server on three members, which fill both cores: one test after the other.
+    Lane {
+        name: "kube",
+        budget_s: 120,
+        packages: Packages::These(&["kubetest"]),
+        needs: &["etcd", "kube", "kubeload"],
+        at_once: 1,
+        threads: 1,
     },
 ];
 
@@ -72,14 +86,17 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
     }
     let all_or_fail = std::env::var("QUORATE_TESTS").is_ok_and(|value| value == "all");
     check::command()?;
-    let no_tools = tools::ensure().err();
-    match &no_tools {
-        Some(reason) if all_or_fail => {
+    let missing = tools::ensure(&tools_of(chosen));
+    for (name, reason) in &missing {
+        println!("== tools: {name}: {reason}");
+    }
+    match missing.iter().next() {
+        Some((name, reason)) if all_or_fail => {
             return Err(format!(
-                "QUORATE_TESTS=all, and the tools are missing: {reason}"
+                "QUORATE_TESTS=all, and the tools {name} are missing: {reason}"
             ));
         }
-        Some(reason) => println!("== tools: {reason}"),
+        Some(_) => {}
         None => println!("== tools: {}", place::tools_dir().display()),
     }
     let built = build::everything()?;
@@ -90,7 +107,7 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
         .filter(|lane| chosen.is_empty() || chosen.iter().any(|name| name == lane.name))
     {
         let programs = programs_of(lane, &built)?;
-        if let (true, Some(reason)) = (lane.needs_tools, &no_tools) {
+        if let Some(reason) = lane.needs.iter().find_map(|name| missing.get(name)) {
             let tests = programs
                 .iter()
                 .map(runner::list)
@@ -105,6 +122,19 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
         run_lane(lane, &programs, &built, &mut sum)?;
     }
     sum.close(start.elapsed(), all_or_fail)
+}
+
+/// What the lanes of these names need, all of them when there is no name; and what is quick to build, for
+/// tests that ask the real etcd when it is there.
+pub(crate) fn tools_of(chosen: &[String]) -> Vec<&'static str> {
+    let mut names = tools::QUICK.to_vec();
+    for lane in LANES
+        .iter()
+        .filter(|lane| chosen.is_empty() || chosen.iter().any(|name| name == lane.name))
+    {
+        names.extend(lane.needs);
+    }
+    names
 }
 
 /// What the closing line says.

@@ -8,7 +8,7 @@
 //! check → fmt, clippy, tidy
 //! tidy  → the drawn edges (edges.rs), pure rooms, licences, sources, file sizes
 //! more  → the long lanes (more.rs), starting at a place that the commit gives
-//! tools → real etcd and its tools, built from the Go module proxy into a cache of the user
+//! tools → real etcd, its tools and Kubernetes, built from the Go module proxy into a cache of the user
 //! ```
 #![forbid(unsafe_code)]
 #![expect(
@@ -50,7 +50,7 @@ fn run(words: &[String]) -> Result<()> {
         None => ("help", words),
     };
     match word {
-        "tools" => tools::command(),
+        "tools" => tools::command(rest),
         "check" => check::command(),
         "ci" => lanes::command(rest),
         "more" => more::command(rest),
@@ -69,7 +69,8 @@ fn run(words: &[String]) -> Result<()> {
 const HELP: &str = "\
 cargo xtask WORD
 
-  tools          build etcd, etcdctl, etcdutl and bbolt into the user's cache, link them at target/tools
+  tools [NAME..] build etcd and its tools, kube-apiserver, kube-controller-manager and kubectl into the user's
+                 cache, link them at target/tools; the names: etcd, benchmark, kube, kubeload
   check          cargo fmt --check, clippy without warnings, tidy
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds

@@ -5,6 +5,7 @@
 //! begins and which seeds are drawn, so that runs in a row cover different ground. A round that the budget
 //! cuts off is no failure; a test that failed in it is.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::build::{self, Built, TestProgram};
@@ -17,20 +18,49 @@ struct LongLane {
     /// Empty: every package of the fast lane.
     packages: &'static [&'static str],
     /// Seeds of one round, handed on as `QUORATE_SEEDS`; the first one as `QUORATE_SEED_FIRST`.
+    /// None: these tests draw nothing.
     seeds: u64,
     /// Cases of one property test, handed on as `PROPTEST_CASES`.
     cases: u64,
+    /// What makes these tests long ones: variables that they read.
+    environment: &'static [(&'static str, &'static str)],
+    /// Programs at the same time, and tests at the same time in each.
+    at_once: usize,
     /// Rounds when there is no budget.
     rounds: u64,
 }
 
-const LONG_LANES: &[LongLane] = &[LongLane {
-    name: "properties",
-    packages: &[],
-    seeds: 50,
-    cases: 2_000,
-    rounds: 5,
-}];
+const LONG_LANES: &[LongLane] = &[
+    LongLane {
+        name: "properties",
+        packages: &[],
+        seeds: 50,
+        cases: 2_000,
+        environment: &[],
+        at_once: 2,
+        rounds: 5,
+    },
+    // etcd's own suite, in all its shapes.
+    LongLane {
+        name: "common",
+        packages: &["conformance"],
+        seeds: 0,
+        cases: 0,
+        environment: &[("QUORATE_COMMON", "whole")],
+        at_once: 1,
+        rounds: 1,
+    },
+    // The whole load under a Kubernetes API server, on ours and on etcd, with the figures of both.
+    LongLane {
+        name: "kube",
+        packages: &["kubetest"],
+        seeds: 0,
+        cases: 0,
+        environment: &[("QUORATE_KUBE", "whole")],
+        at_once: 1,
+        rounds: 1,
+    },
+];
 
 /// Less than this is no time to start a round in.
 const ROUND_AT_LEAST: Duration = Duration::from_secs(10);
@@ -38,8 +68,8 @@ const ROUND_AT_LEAST: Duration = Duration::from_secs(10);
 /// `cargo xtask more [BUDGET_S=600]`
 pub(crate) fn command(words: &[String]) -> Result<()> {
     let budget = budget(words)?;
-    if let Err(missing) = tools::ensure() {
-        println!("== tools: {missing}");
+    for (name, missing) in tools::ensure(&lanes::tools_of(&[])) {
+        println!("== tools: {name}: {missing}");
     }
     let built = build::everything()?;
     let start = Instant::now();
@@ -120,22 +150,45 @@ fn run_round(
     }
     // Seeds stay far from those of `make test`, which begin at 1, and short enough to be typed.
     let first = 1_000_000 + (turn % 1_000_000) * 1_000 + round * lane.seeds;
-    let mut environment = lanes::environment(built);
-    environment.push(("QUORATE_SEEDS".into(), lane.seeds.to_string()));
-    environment.push(("QUORATE_SEED_FIRST".into(), first.to_string()));
-    environment.push(("PROPTEST_CASES".into(), lane.cases.to_string()));
+    let mut chosen: Vec<(String, String)> = Vec::new();
+    if lane.seeds > 0 {
+        chosen.push(("QUORATE_SEEDS".into(), lane.seeds.to_string()));
+        chosen.push(("QUORATE_SEED_FIRST".into(), first.to_string()));
+        chosen.push(("PROPTEST_CASES".into(), lane.cases.to_string()));
+    }
+    for (name, value) in lane.environment {
+        chosen.push(((*name).to_owned(), (*value).to_owned()));
+    }
+    let words: Vec<String> = chosen
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     println!(
-        "== more: lane {}, round {round}: QUORATE_SEEDS={} QUORATE_SEED_FIRST={first} PROPTEST_CASES={}",
-        lane.name, lane.seeds, lane.cases
+        "== more: lane {}, round {round}: {}",
+        lane.name,
+        words.join(" ")
     );
+    let mut environment = lanes::environment(built);
+    environment.extend(chosen);
+    let figures = std::env::temp_dir().join(format!(
+        "quorate-figures-{}-{}",
+        lane.name,
+        std::process::id()
+    ));
+    environment.push(("QUORATE_FIGURES".into(), figures.display().to_string()));
     let start = Instant::now();
     let settings = Settings {
         deadline,
-        at_once: 2,
-        threads: 2,
+        at_once: lane.at_once,
+        threads: lane.at_once,
         environment: &environment,
     };
     let outcomes = runner::run(&programs, &settings, lanes::print_outcome)?;
+    // What tests measured, when they did.
+    if let Ok(text) = fs::read_to_string(&figures) {
+        print!("{text}");
+        let _ = fs::remove_file(&figures);
+    }
     Ok(Ran {
         lane: lane.name,
         took: start.elapsed(),

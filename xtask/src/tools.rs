@@ -1,11 +1,12 @@
-//! Real etcd and its tools: the judge in our tests.
+//! Real programs for our tests: etcd and its tools, the judge, and a Kubernetes API server, the user.
 //!
-//! They are pinned by the Go modules under `tests/tools/` and built once per user, into a folder of the cache
+//! They are pinned by Go modules under `tests/` and built once per user, into a folder of the cache
 //! that is named after the module's sums and Go's version. `target/tools` holds a link for each, so that a
 //! second clone, or a clone whose target folder was removed, has them in a second.
 //!
 //! The folder appears by a rename when it is complete: two runs at once build twice, and one of them wins.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -15,43 +16,71 @@ use std::time::Instant;
 
 use crate::{Result, place, steps};
 
-/// The programs that one Go module pins.
+/// Programs that one Go module pins, built together.
 struct Toolset {
+    /// How a lane, and `cargo xtask tools`, call it.
+    name: &'static str,
     /// Folder of the module, under the workspace.
     module: &'static str,
+    /// Folders of our own code in the module: a change there makes other programs.
+    sources: &'static [&'static str],
+    /// Flags of the linker.
+    link_flags: &'static str,
     programs: &'static [Program],
 }
+
+/// Kubernetes reads its version from variables that the linker sets; without them it says v0.0.0, and
+/// clients that ask for a version refuse it.
+const KUBE_LINK_FLAGS: &str = "-s -w \
+     -X k8s.io/component-base/version.gitVersion=v1.37.2 \
+     -X k8s.io/component-base/version.gitMajor=1 \
+     -X k8s.io/component-base/version.gitMinor=37 \
+     -X k8s.io/client-go/pkg/version.gitVersion=v1.37.2 \
+     -X k8s.io/client-go/pkg/version.gitMajor=1 \
+     -X k8s.io/client-go/pkg/version.gitMinor=37";
+
+/// Seconds to build, so that every run of tests may ask for them; the others are for those who need them.
+pub(crate) const QUICK: &[&str] = &["etcd", "benchmark", "history"];
 
 struct Program {
     /// How tests call it.
     name: &'static str,
     package: &'static str,
+    kind: Kind,
     /// Printing the version must work and must contain this; nothing where the program has no such command.
     version: Option<(&'static str, &'static str)>,
 }
 
+/// In the order in which they are built: the quick ones first.
 const TOOLSETS: &[Toolset] = &[
     Toolset {
+        name: "etcd",
         module: "tests/tools/etcd",
+        sources: &[],
+        link_flags: "",
         programs: &[
             Program {
                 name: "etcd",
                 package: "go.etcd.io/etcd/server/v3",
+                kind: Kind::Main,
                 version: Some(("--version", "etcd Version: 3.7.3")),
             },
             Program {
                 name: "etcdctl",
                 package: "go.etcd.io/etcd/etcdctl/v3",
+                kind: Kind::Main,
                 version: Some(("version", "etcdctl version: 3.7.3")),
             },
             Program {
                 name: "etcdutl",
                 package: "go.etcd.io/etcd/etcdutl/v3",
+                kind: Kind::Main,
                 version: Some(("version", "etcdutl version: 3.7.3")),
             },
             Program {
                 name: "bbolt",
                 package: "go.etcd.io/bbolt/cmd/bbolt",
+                kind: Kind::Main,
                 version: None,
             },
         ],
@@ -59,18 +88,110 @@ const TOOLSETS: &[Toolset] = &[
     // etcd's load tool is a package of etcd's root module, whose newest version on the module proxy is 3.6.8.
     // It is a client only, and drives both sides of a comparison alike.
     Toolset {
+        name: "benchmark",
         module: "tests/tools/benchmark",
+        sources: &[],
+        link_flags: "",
         programs: &[Program {
             name: "benchmark",
             package: "go.etcd.io/etcd/v3/tools/benchmark",
+            kind: Kind::Main,
+            version: None,
+        }],
+    },
+    // Judges histories; Porcupine is the one that knows linearizability.
+    Toolset {
+        name: "history",
+        module: "tests/tools/history",
+        sources: &["."],
+        link_flags: "",
+        programs: &[Program {
+            name: "historycheck",
+            package: ".",
+            kind: Kind::Main,
+            version: None,
+        }],
+    },
+    // etcd's own tests of etcd as a process; tests/conformance turns them on ours.
+    Toolset {
+        name: "etcd-common",
+        module: "tests/conformance/etcd-common",
+        sources: &[],
+        link_flags: "",
+        programs: &[Program {
+            name: "etcd-common-test",
+            package: "go.etcd.io/etcd/tests/v3/common",
+            kind: Kind::Tests { tag: "e2e" },
+            version: None,
+        }],
+    },
+    // kube-apiserver takes about six minutes of two cores from nothing; the two others share most of it.
+    Toolset {
+        name: "kube",
+        module: "tests/tools/kube",
+        sources: &[],
+        link_flags: KUBE_LINK_FLAGS,
+        programs: &[
+            Program {
+                name: "kubectl",
+                package: "k8s.io/kubernetes/cmd/kubectl",
+                kind: Kind::Main,
+                version: Some(("version --client", "Client Version: v1.37.2")),
+            },
+            Program {
+                name: "kube-apiserver",
+                package: "k8s.io/kubernetes/cmd/kube-apiserver",
+                kind: Kind::Main,
+                version: Some(("--version", "Kubernetes v1.37.2")),
+            },
+            Program {
+                name: "kube-controller-manager",
+                package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+                kind: Kind::Main,
+                version: Some(("--version", "Kubernetes v1.37.2")),
+            },
+        ],
+    },
+    // Our own load, with Kubernetes' Go client, in the module that pins it.
+    Toolset {
+        name: "kubeload",
+        module: "tests/tools/kube",
+        sources: &["kubeload"],
+        link_flags: "-s -w",
+        programs: &[Program {
+            name: "kubeload",
+            package: "./kubeload",
+            kind: Kind::Main,
             version: None,
         }],
     },
 ];
 
-pub(crate) fn command() -> Result<()> {
+/// What `package` holds.
+enum Kind {
+    /// A program.
+    Main,
+    /// Tests under a build tag; the program runs them.
+    Tests { tag: &'static str },
+}
+
+/// `cargo xtask tools [NAME..]`: all of them, or the named ones.
+pub(crate) fn command(chosen: &[String]) -> Result<()> {
+    let names: Vec<&str> = TOOLSETS.iter().map(|set| set.name).collect();
+    if let Some(unknown) = chosen.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(format!(
+            "unknown tools {unknown:?}, expected {}",
+            names.join(", ")
+        ));
+    }
     let start = Instant::now();
-    ensure()?;
+    let wanted: Vec<&str> = match chosen {
+        [] => names,
+        _ => chosen.iter().map(String::as_str).collect(),
+    };
+    if let Some(missing) = ensure(&wanted).into_values().next() {
+        return Err(missing);
+    }
     println!(
         "tools: {} ({:.1} s)",
         place::tools_dir().display(),
@@ -79,22 +200,29 @@ pub(crate) fn command() -> Result<()> {
     Ok(())
 }
 
-/// Builds what is missing and links everything at `target/tools`.
-pub(crate) fn ensure() -> Result<()> {
-    let cache = place::cache()?.join("tools");
+/// Builds what is missing of the named toolsets and links it at `target/tools`.
+/// Gives those that are not there, each with the reason.
+pub(crate) fn ensure(wanted: &[&str]) -> BTreeMap<&'static str, String> {
     let go = go_version();
+    TOOLSETS
+        .iter()
+        .filter(|set| wanted.contains(&set.name))
+        .filter_map(|set| Some((set.name, ensure_one(set, &go).err()?)))
+        .collect()
+}
+
+fn ensure_one(set: &Toolset, go: &Result<String>) -> Result<()> {
+    let cache = place::cache()?.join("tools");
     let links = place::tools_dir();
     fs::create_dir_all(&links)
         .map_err(|error| format!("cannot create {}: {error}", links.display()))?;
-    for set in TOOLSETS {
-        let built = match &go {
-            Ok(version) => build(set, &cache, version)?,
-            // Without Go, what was built from the same sums before still serves.
-            Err(missing) => find_built(set, &cache)?.ok_or_else(|| missing.clone())?,
-        };
-        for program in set.programs {
-            link(&built.join(program.name), &links.join(program.name))?;
-        }
+    let built = match go {
+        Ok(version) => build(set, &cache, version)?,
+        // Without Go, what was built from the same sums before still serves.
+        Err(missing) => find_built(set, &cache)?.ok_or_else(|| missing.clone())?,
+    };
+    for program in set.programs {
+        link(&built.join(program.name), &links.join(program.name))?;
     }
     Ok(())
 }
@@ -126,7 +254,13 @@ fn build(set: &Toolset, cache: &Path, go: &str) -> Result<PathBuf> {
         let mut go = Command::new("go");
         go.current_dir(place::workspace().join(set.module))
             .env("CGO_ENABLED", "0")
-            .args(["build", "-mod=readonly", "-trimpath", "-o"])
+            .args(match program.kind {
+                Kind::Main => vec!["build"],
+                Kind::Tests { tag } => vec!["test", "-c", "-tags", tag],
+            })
+            .args(["-mod=readonly", "-trimpath"])
+            .arg(format!("-ldflags={}", set.link_flags))
+            .arg("-o")
             .arg(&target)
             .arg(program.package);
         steps::step(&format!("build {}", program.name), &mut go)?;
@@ -151,44 +285,51 @@ fn build(set: &Toolset, cache: &Path, go: &str) -> Result<PathBuf> {
 }
 
 fn check_version(program: &Program, file: &Path) -> Result<()> {
-    let Some((word, expected)) = program.version else {
+    let Some((words, expected)) = program.version else {
         return Ok(());
     };
-    let said = steps::output(Command::new(file).arg(word))?;
+    let said = steps::output(Command::new(file).args(words.split(' ')))?;
     if said.contains(expected) {
         return Ok(());
     }
     Err(format!(
-        "{} {word} should say {expected:?}, and says {:?}",
+        "{} {words} should say {expected:?}, and says {:?}",
         program.name,
         said.lines().next().unwrap_or("")
     ))
 }
 
-/// The name of the folder up to Go's version: what it holds and from which sums.
+/// The name of the folder up to Go's version: what it holds, from which sums, code and flags.
 fn key(set: &Toolset) -> Result<String> {
     let folder = place::workspace().join(set.module);
-    let read = |name: &str| {
-        let file = folder.join(name);
-        fs::read(&file).map_err(|error| format!("cannot read {}: {error}", file.display()))
-    };
-    let (sums, module) = (read("go.sum")?, read("go.mod")?);
-    let names: Vec<&[u8]> = set
-        .programs
-        .iter()
-        .map(|program| program.name.as_bytes())
+    let mut files = vec![folder.join("go.sum"), folder.join("go.mod")];
+    for source in set.sources {
+        files.extend(files_of(&folder.join(source))?);
+    }
+    let mut parts: Vec<Vec<u8>> = Vec::new();
+    for file in &files {
+        let contents =
+            fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        parts.push(contents);
+    }
+    parts.extend(set.programs.iter().map(|program| program.name.into()));
+    if !set.link_flags.is_empty() {
+        parts.push(set.link_flags.into());
+    }
+    let hash = place::fingerprint(parts.iter().map(Vec::as_slice));
+    Ok(format!("{}-{hash:016x}-", set.name))
+}
+
+/// The files in a folder, in the order of their names.
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)
+        .map_err(|error| format!("cannot read the folder {}: {error}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.is_file())
         .collect();
-    let hash = place::fingerprint(
-        [sums.as_slice(), module.as_slice()]
-            .into_iter()
-            .chain(names),
-    );
-    let subject = folder
-        .file_name()
-        .expect("a module lies in a folder")
-        .to_string_lossy()
-        .into_owned();
-    Ok(format!("{subject}-{hash:016x}-"))
+    files.sort();
+    Ok(files)
 }
 
 fn find_built(set: &Toolset, cache: &Path) -> Result<Option<PathBuf>> {
