@@ -140,10 +140,14 @@ pub struct World {
 }
 
 impl World {
-    /// A new cluster of three or five, by seed.
+    /// A new cluster of one, three or five, by seed.
     pub fn new(seed: u64, options: Options) -> World {
         let mut rng = SeededRng::new(seed);
-        let members = if rng.one_in(4) { 5 } else { 3 };
+        let members = match rng.below(8) {
+            0 => 1,
+            1 | 2 => 5,
+            _ => 3,
+        };
         World {
             seed,
             options,

@@ -17,7 +17,7 @@ use crate::outbox::coalesce;
 use crate::reads::{Reader, Reads};
 use crate::status::{MemberStatus, Replication, Role, Status};
 use crate::turn::{
-    ConfResult, Config, DropReason, Dropped, Effects, Fetched, Inputs, Judge, Payload, Persist,
+    ConfResult, Config, DropReason, Dropped, Effects, Fetched, Inputs, Judge, Payload,
     PersistNumber, Proposal, ReadFailure, ReadResult, Recovered, Refused, SoftState, Stop,
 };
 use crate::{
@@ -95,6 +95,7 @@ impl RaftNode {
             election_ticks,
             read_retry_ticks,
             read_timeout_ticks,
+            pre_vote,
             log_bytes_max,
             mut rng,
             judge,
@@ -128,7 +129,7 @@ impl RaftNode {
             max_inflight_msgs: INFLIGHT_MESSAGES_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             check_quorum: true,
-            pre_vote: true,
+            pre_vote,
             ..raft::Config::default()
         };
         raft_config.validate()?;
@@ -929,16 +930,14 @@ impl RaftNode {
     /// The commit index alone needs no sync and nothing waits for it: it is written once a tick,
     /// so that a restart finds most of it, and otherwise along with the next write.
     fn write_commit(&mut self, effects: &mut Effects) {
-        if !self.commit_unwritten || effects.persist.is_some() {
+        if !self.commit_unwritten {
             return;
         }
         self.commit_unwritten = false;
         self.written = self.hard_state();
-        effects.persist = Some(Persist {
-            number: self.number,
-            hard_state: Some(self.written),
-            ..Persist::default()
-        });
+        let persist = effects.persist.get_or_insert_default();
+        persist.number = self.number;
+        persist.hard_state = Some(self.written);
     }
 
     fn hard_state(&self) -> HardState {

@@ -24,6 +24,8 @@ pub struct Config {
     /// After this long a read fails with [`ReadFailure::TimedOut`] (etcd: 5 s and two election
     /// time-outs).
     pub read_timeout_ticks: u32,
+    /// Ask whether one would be elected before raising the term (etcd's `--pre-vote`).
+    pub pre_vote: bool,
     /// Bytes of applied entries that stay in memory although no living follower needs them, see
     /// [`crate::LOG_BYTES_MAX`].
     pub log_bytes_max: u64,
@@ -43,6 +45,7 @@ impl Config {
             election_ticks: 10,
             read_retry_ticks: 5,
             read_timeout_ticks: 70,
+            pre_vote: true,
             log_bytes_max: crate::LOG_BYTES_MAX,
             rng,
             judge: None,
@@ -58,6 +61,7 @@ impl std::fmt::Debug for Config {
             .field("election_ticks", &self.election_ticks)
             .field("read_retry_ticks", &self.read_retry_ticks)
             .field("read_timeout_ticks", &self.read_timeout_ticks)
+            .field("pre_vote", &self.pre_vote)
             .field("log_bytes_max", &self.log_bytes_max)
             .finish_non_exhaustive()
     }
