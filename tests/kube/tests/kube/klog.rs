@@ -1,6 +1,7 @@
 //! What an API server's log says about its store.
 //!
-//! A line is `E1123 20:28:00.123456   4711 file.go:17] text`: level, month and day, time, process.
+//! A line of Kubernetes is `E1123 20:28:00.123456   4711 file.go:17] text`: level, month and day, time,
+//! process. A line of etcd's client in it is JSON, with `level`, `ts` and `"logger":"etcd-client"`.
 
 /// Seconds of a day.
 const DAY: f64 = 86_400.0;
@@ -14,16 +15,29 @@ pub struct Complaint<'a> {
     pub line: &'a str,
 }
 
-/// Lines of level W, E and F that are about the store.
+/// Warnings and errors that are about the store.
 pub fn storage_complaints(log: &str) -> Vec<Complaint<'_>> {
-    log.lines().filter_map(complaint).filter(|complaint| of_storage(complaint.line)).collect()
+    log.lines()
+        .filter_map(|line| complaint_of_client(line).or_else(|| complaint(line).filter(of_storage)))
+        .collect()
 }
 
 /// Words by which the storage layer, etcd's client in it, and gRPC below are known.
-fn of_storage(line: &str) -> bool {
-    ["etcd", "grpc", "rpc error", "storage", "leader", "compact", "deadline", "cacher", "connection refused"]
-        .iter()
-        .any(|word| line.contains(word))
+fn of_storage(complaint: &Complaint<'_>) -> bool {
+    let words = [
+        "etcd", "grpc", "rpc error", "storage error", "leader", "compact", "deadline", "timed out",
+        "cacher", "connection refused",
+    ];
+    words.iter().any(|word| complaint.line.contains(word))
+}
+
+fn complaint_of_client(line: &str) -> Option<Complaint<'_>> {
+    let is_complaint = line.contains("\"logger\":\"etcd-client\"")
+        && !line.contains("\"level\":\"info\"")
+        && !line.contains("\"level\":\"debug\"");
+    let (_, rest) = line.split_once("\"ts\":\"").filter(|_| is_complaint)?;
+    let time = rest.split_once('T')?.1.split_once('Z')?.0;
+    Some(Complaint { second: second_of_day(time)?, line })
 }
 
 fn complaint(line: &str) -> Option<Complaint<'_>> {
@@ -35,10 +49,15 @@ fn complaint(line: &str) -> Option<Complaint<'_>> {
     if !is_complaint {
         return None;
     }
-    let mut time = words.next()?.split(':').map(str::parse::<f64>);
-    let mut next = || time.next()?.ok();
+    Some(Complaint { second: second_of_day(words.next()?)?, line })
+}
+
+/// `20:28:00.5` as seconds.
+fn second_of_day(time: &str) -> Option<f64> {
+    let mut parts = time.split(':').map(str::parse::<f64>);
+    let mut next = || parts.next()?.ok();
     let (hours, minutes, seconds) = (next()?, next()?, next()?);
-    Some(Complaint { second: (hours * 60.0 + minutes) * 60.0 + seconds, line })
+    Some((hours * 60.0 + minutes) * 60.0 + seconds)
 }
 
 /// Whether a second of the day lies between two moments of Unix time, in milliseconds, over midnight too.
@@ -53,10 +72,10 @@ fn a_log_line_has_a_level_a_time_and_a_subject() {
     let log = "I1123 20:28:00.500000 1 a.go:1] etcd is well\n\
                E1123 20:28:01.500000 1 a.go:1] \"x\" err=\"rpc error\"\n\
                W1123 00:00:00.250000 1 a.go:1] a deprecated thing\n\
-               goroutine 1 [running]:\nE1123\n";
-    let found = storage_complaints(log);
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].second, 73_681.5);
+               goroutine 1 [running]:\nE1123\n\
+               {\"level\":\"warn\",\"ts\":\"2026-11-23T20:28:02.5Z\",\"logger\":\"etcd-client\"}\n";
+    let seconds: Vec<f64> = storage_complaints(log).iter().map(|one| one.second).collect();
+    assert_eq!(seconds, [73_681.5, 73_682.5]);
     assert!(between(73_681.5, 73_681_000, 73_682_000));
     assert!(!between(73_681.5, 73_682_000, 73_683_000));
     // Over midnight.
