@@ -33,7 +33,7 @@ pub enum Job {
     /// committed entries
     Entries(Vec<Entry>),
     /// A snapshot of the leader's, whose database has been received.
-    Install(Snapshot),
+    Install(Box<Snapshot>),
     /// A read round that waits for this index.
     Read {
         /// the lane that asked

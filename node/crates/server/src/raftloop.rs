@@ -290,7 +290,7 @@ impl RaftLoop {
                     .change(|queue| queue.inputs.proposals.extend(waiting));
             }
         }
-        overflow.extend(effects.install.take().map(Job::Install));
+        overflow.extend(effects.install.take().map(|snapshot| Job::Install(Box::new(snapshot))));
         if !effects.committed.is_empty() {
             let entries = std::mem::take(&mut effects.committed);
             if let Some(last) = entries.last() {
