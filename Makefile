@@ -4,7 +4,7 @@
 #   make test     every test, each lane within its budget
 #   make tools    real etcd and its tools, at target/tools
 #   make more     the long lanes; BUDGET_S=600 stops after that many seconds
-#   make bench    side by side with etcd; ARGS goes to `quorate bench`
+#   make bench    side by side with etcd; ARGS="--quick" goes to `quorate bench compare`
 
 .PHONY: help run test tools more bench need-rust need-go
 .DEFAULT_GOAL := help
@@ -33,7 +33,7 @@ more: need-rust
 
 bench: need-rust tools
 	cargo build --release --package quorate
-	@exec $(RELEASE)/quorate bench $(ARGS)
+	@exec $(RELEASE)/quorate bench compare $(ARGS)
 
 need-rust:
 	$(call need,cargo,curl --proto '=https' -sSf https://sh.rustup.rs | sh)

@@ -315,3 +315,124 @@ fn read_from(file: &Path, offset: u64) -> Result<Vec<u8>> {
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::thread;
+
+    /// A program cannot be started while it is open for writing, and for a moment every process that another
+    /// test starts holds what this one has open. So one of these tests at a time.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    fn turn() -> MutexGuard<'static, ()> {
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A program that says what it was given, and does `then`.
+    fn cluster(dir: &Path, then: &str) -> Cluster {
+        let program = dir.join("program");
+        fs::write(&program, format!("#!/bin/sh\necho \"$@\"\n{then}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let flags = vec!["--snapshot-count=5".to_owned()];
+        let dir = dir.join("cluster");
+        Cluster::prepare(&Options {
+            program,
+            members: 2,
+            base_port: 4001,
+            dir,
+            flags,
+        })
+        .unwrap()
+    }
+
+    fn eventually<T>(mut what: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(value) = what() {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "not within 20 s");
+            thread::sleep(POLL);
+        }
+    }
+
+    #[test]
+    fn a_block_of_ports_has_no_port_in_use() {
+        let taken = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let base = taken - 1;
+        let found = free_block(base, 2).unwrap();
+        assert!(
+            found >= base + 4,
+            "{found} is not beyond the block of {base}"
+        );
+        assert!(free_block(u16::MAX - 2, 2).is_err(), "ports beyond 65535");
+    }
+
+    #[test]
+    fn a_member_that_ended_by_itself_says_its_last_words() {
+        let (_turn, dir) = (turn(), tempfile::tempdir().unwrap());
+        let mut cluster = cluster(dir.path(), "exit 3");
+        cluster.start().unwrap();
+        let words = eventually(|| cluster.members[1].ended().unwrap());
+        assert!(
+            words.starts_with("m2 ended by itself (exit status: 3)"),
+            "{words}"
+        );
+        for flag in [
+            "--name=m2",
+            "--listen-client-urls=http://127.0.0.1:4003",
+            "4002,m2=http://127.0.0.1:4004",
+            "--snapshot-count=5",
+        ] {
+            assert!(words.contains(flag), "{flag} in {words}");
+        }
+        assert!(!cluster.members[1].runs());
+    }
+
+    #[test]
+    fn readiness_counts_for_the_start_that_said_it() {
+        let (_turn, dir) = (turn(), tempfile::tempdir().unwrap());
+        let mut cluster = cluster(
+            dir.path(),
+            "echo '{\"msg\":\"ready to serve client requests\"}'; exec sleep 600",
+        );
+        let member = &mut cluster.members[0];
+        member.start().unwrap();
+        eventually(|| member.is_ready().unwrap().then_some(()));
+        member.kill();
+        fs::write(dir.path().join("program"), "#!/bin/sh\nexec sleep 600\n").unwrap();
+        member.start().unwrap();
+        assert!(
+            !member.is_ready().unwrap(),
+            "the line is of the start before"
+        );
+    }
+
+    #[test]
+    fn stop_leaves_no_process_and_a_lost_parent_leaves_none_either() {
+        let (_turn, dir) = (turn(), tempfile::tempdir().unwrap());
+        let mut stopped = cluster(dir.path(), "exec sleep 600");
+        stopped.start().unwrap();
+        let pid = stopped.members[0].pid().unwrap();
+        stopped.stop();
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+
+        // To the kernel, the parent is the thread that started the process.
+        let mut orphaned = cluster(dir.path(), "exec sleep 600");
+        let mut orphaned = thread::spawn(move || {
+            orphaned.start().unwrap();
+            orphaned
+        })
+        .join()
+        .unwrap();
+        let words = eventually(|| orphaned.members[0].ended().unwrap());
+        assert!(words.contains("signal: 9"), "{words}");
+    }
+}

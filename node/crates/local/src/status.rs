@@ -73,7 +73,8 @@ impl Probe {
 /// Reads `/metrics` for the requests that were finished.
 async fn handled(endpoint: &str) -> std::io::Result<Option<u64>> {
     let mut socket = TcpStream::connect(endpoint).await?;
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n");
+    // Version 1.0, to which an answer comes in one piece.
+    let request = format!("GET /metrics HTTP/1.0\r\nHost: {endpoint}\r\n\r\n");
     socket.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await?;
@@ -130,7 +131,7 @@ impl Summary {
         let mut applied_least = u64::MAX;
         let mut index_most = 0;
         for (name, Answer { status, handled }) in heard() {
-            let header = status.header.clone().unwrap_or_default();
+            let header = status.header.unwrap_or_default();
             if status.raft_term >= summary.term {
                 summary.term = status.raft_term;
                 if status.leader != 0 && status.leader == header.member_id {

@@ -27,6 +27,8 @@ pub(crate) struct Sample {
     pub(crate) p999: f64,
     /// Bytes that all members wrote to the disk, per answer.
     pub(crate) written: f64,
+    /// Bytes of an answer.
+    pub(crate) answer: f64,
     /// Our own processor time per answer, in microseconds.
     pub(crate) client_us: f64,
     pub(crate) errors: u64,
@@ -76,6 +78,7 @@ impl Usage {
             p99: ms(99.0),
             p999: ms(99.9),
             written: after.written.saturating_sub(self.written) as f64 / answers,
+            answer: outcome.bytes as f64 / answers,
             client_us: outcome.client_cpu.as_secs_f64() * 1e6 / answers,
             errors: outcome.failed(),
             error: outcome

@@ -5,6 +5,8 @@ use super::{Memory, Rounds, Sample};
 
 /// Etcd's own rounds must agree this well before its throughput or latency is a measure for anyone.
 const AGREE: f64 = 0.15;
+/// The figure that shows whether both sides gave the same answers.
+pub(crate) const ANSWER_BYTES: &str = "answer B/op";
 /// Agreement of fewer rounds says nothing.
 const ROUNDS_MIN: usize = 3;
 
@@ -66,18 +68,19 @@ impl Spread {
     }
 }
 
-/// All lines of a comparison; `whole` when all rows ran, and memory is after all of them.
+/// All lines of a comparison; memory is judged when `whole`, after all requests of all rows.
 pub(crate) fn judge(rows: &[&'static Row], etcd: &Rounds, ours: &Rounds, whole: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for (index, row) in rows.iter().enumerate() {
         type Value = fn(&Sample) -> f64;
-        let figures: [(&'static str, Value, Option<Figure>); 6] = [
+        let figures: [(&'static str, Value, Option<Figure>); 7] = [
             ("CPU µs/op", |sample| sample.cpu_us, Some(Figure::Cpu)),
             ("op/s", |sample| sample.per_second, Some(Figure::Throughput)),
             ("p50 ms", |sample| sample.p50, Some(Figure::P50)),
             ("p99 ms", |sample| sample.p99, Some(Figure::P99)),
             ("p99.9 ms", |sample| sample.p999, None),
             ("written B/op", |sample| sample.written, None),
+            (ANSWER_BYTES, |sample| sample.answer, None),
         ];
         for (name, value, figure) in figures {
             let bound = figure.and_then(|figure| row.bound(figure));
@@ -128,7 +131,7 @@ pub(crate) fn judge(rows: &[&'static Row], etcd: &Rounds, ours: &Rounds, whole: 
             megabytes(etcd, value),
             megabytes(ours, value),
             bound,
-            |_| (!whole).then(|| "only a part of the rows ran".to_owned()),
+            |_| (!whole).then(|| "only a part of the load ran".to_owned()),
         ));
     }
     lines
@@ -195,6 +198,7 @@ mod tests {
             p99: 2.0,
             p999: 3.0,
             written: 0.0,
+            answer: 100.0,
             client_us: 5.0,
             errors: 0,
             error: None,
