@@ -1,5 +1,8 @@
 //! `quorate local` as a process: what it prints, what signals do, and that nothing is left at the end.
-#![expect(clippy::unwrap_used, reason = "a test may end at what should not happen")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may end at what should not happen"
+)]
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::TcpListener;
