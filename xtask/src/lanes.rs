@@ -44,6 +44,24 @@ const LANES: &[Lane] = &[
         at_once: 2,
         threads: 2,
     },
+    // Real members, etcd's tools, kill -9.
+    Lane {
+        name: "store",
+        budget_s: 240,
+        packages: Packages::These(&["e2e"]),
+        needs: &["etcd"],
+        at_once: 1,
+        threads: 2,
+    },
+    // A minute of kills, judged by a checker that knows nothing of ours.
+    Lane {
+        name: "history",
+        budget_s: 120,
+        packages: Packages::These(&["robustness"]),
+        needs: &["etcd", "history"],
+        at_once: 1,
+        threads: 1,
+    },
     // etcd's own suite, each function in its quickest shape; its ports are fixed, so one after the other.
     Lane {
         name: "conformance",

@@ -40,6 +40,26 @@ const LONG_LANES: &[LongLane] = &[
         at_once: 2,
         rounds: 5,
     },
+    // Whole clusters under new seeds.
+    LongLane {
+        name: "simulation",
+        packages: &["sim"],
+        seeds: 100,
+        cases: 256,
+        environment: &[],
+        at_once: 2,
+        rounds: 5,
+    },
+    // Other kills than those of `make test`, for longer.
+    LongLane {
+        name: "history",
+        packages: &["robustness"],
+        seeds: 1,
+        cases: 0,
+        environment: &[("QUORATE_HISTORY_S", "120")],
+        at_once: 1,
+        rounds: 5,
+    },
     // etcd's own suite, in all its shapes.
     LongLane {
         name: "common",
