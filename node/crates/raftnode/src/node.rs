@@ -277,7 +277,7 @@ impl RaftNode {
             first_index: raft.raft_log.first_index(),
             last_index: raft.raft_log.last_index(),
             persisted: raft.raft_log.persisted,
-            conf_change_pending: raft.has_pending_conf(),
+            conf_change_pending: self.conf_change_waits(),
             transferring_to: raft.lead_transferee.map(MemberId),
             installing: self.installing.is_some(),
             removed: self.removed.is_some(),
@@ -557,12 +557,15 @@ impl RaftNode {
         let mut verdict = Ok(());
         let entries = std::mem::take(&mut message.entries);
         for entry in entries {
-            if let Ok(Some((change, _))) = raftpb::conf::check_conf_change(&entry)
-                && !self.raw.raft.has_pending_conf()
-                && let Err(why) = self.ask_judge(&change, Some(from))
-            {
-                verdict = Err(Refusal::Judged(why));
-                continue;
+            if let Ok(Some((change, _))) = raftpb::conf::check_conf_change(&entry) {
+                if self.conf_change_waits() {
+                    verdict = Err(Refusal::NotNow("an earlier conf change is not applied yet"));
+                    continue;
+                }
+                if let Err(why) = self.ask_judge(&change, Some(from)) {
+                    verdict = Err(Refusal::Judged(why));
+                    continue;
+                }
             }
             message.entries.push(entry);
         }
@@ -571,6 +574,16 @@ impl RaftNode {
         } else {
             Ok(())
         }
+    }
+
+    /// Nobody knows yet which configuration a conf change would start from: one may be in the
+    /// log that is not applied, or this leader has not applied an entry of its own term. Before
+    /// that it may hold a configuration that the log has left behind, and two majorities that
+    /// do not meet could decide.
+    fn conf_change_waits(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.has_pending_conf()
+            || raft.state == StateRole::Leader && self.term_of(self.applied) != Some(raft.term)
     }
 
     fn ask_judge(
@@ -606,7 +619,7 @@ impl RaftNode {
                 }
             };
             // A conf change stands alone, so that its fate is known.
-            let alone = matches!(proposal.payload, Payload::ConfChange(_));
+            let alone = !matches!(proposal.payload, Payload::Data(_));
             if alone || batch.bytes + entry.data.len() > MESSAGE_BYTES_MAX as usize {
                 self.append(std::mem::take(&mut batch), effects);
             }
@@ -629,7 +642,7 @@ impl RaftNode {
                 data: data.clone(),
                 ..Entry::default()
             },
-            Payload::ConfChange(change) => {
+            Payload::ConfChange(change) | Payload::ConfChangeHere(change) => {
                 Change::from_conf_change(change).map_err(DropReason::Invalid)?;
                 Entry {
                     entry_type: EntryType::EntryConfChange.into(),
@@ -648,16 +661,20 @@ impl RaftNode {
     }
 
     fn append_conf_change(&mut self, batch: Batch, effects: &mut Effects) {
+        let (change, only_here) = match batch.proposals.first().map(|p| &p.payload) {
+            Some(Payload::ConfChange(change)) => (change.clone(), false),
+            Some(Payload::ConfChangeHere(change)) => (change.clone(), true),
+            _ => unreachable!("a batch of one conf change"),
+        };
         if self.raw.raft.state != StateRole::Leader {
+            if only_here {
+                return batch.drop(&DropReason::NotLeader, effects);
+            }
             self.append(batch, effects);
             return;
         }
-        let Some(Payload::ConfChange(change)) = batch.proposals.first().map(|p| p.payload.clone())
-        else {
-            unreachable!("a batch of one conf change");
-        };
         // raft-rs would append an empty entry in its place, and nobody would know.
-        if self.raw.raft.has_pending_conf() {
+        if self.conf_change_waits() {
             return batch.drop(&DropReason::ConfChangePending, effects);
         }
         if let Err(why) = self.ask_judge(&change, None) {

@@ -39,7 +39,8 @@ pub struct Status {
     pub last_index: u64,
     /// Last index that is durable here.
     pub persisted: u64,
-    /// A conf change may be in the log that is not applied.
+    /// A conf change may be in the log that is not applied, or a new leader has not applied its
+    /// own first entry: none can be appended now.
     pub conf_change_pending: bool,
     /// To whom the lead is being handed.
     pub transferring_to: Option<MemberId>,

@@ -179,8 +179,12 @@ pub struct Proposal {
 pub enum Payload {
     /// A normal entry's bytes.
     Data(Bytes),
-    /// A change of membership.
+    /// A change of membership; forwarded when another leads.
     ConfChange(ConfChange),
+    /// A change of membership that only this member as leader may append: dropped as
+    /// [`DropReason::NotLeader`] when another leads, since what its caller asked for beside it
+    /// would not travel along.
+    ConfChangeHere(ConfChange),
 }
 
 /// The applier's decision on a committed conf change.
@@ -327,6 +331,9 @@ pub enum DropReason {
     /// There is no leader now. etcd lets the request wait: propose it again later.
     #[error("no leader")]
     NoLeader,
+    /// Another member leads, and this proposal must not be forwarded.
+    #[error("this member does not lead")]
+    NotLeader,
     /// The lead is being handed over. Propose it again later.
     #[error("the lead is being transferred to {0}")]
     Transferring(MemberId),
