@@ -132,7 +132,10 @@ impl ApplierLoop {
         let mut replies: Vec<Vec<(u64, Reply)>> = Vec::new();
         replies.resize_with(self.shared.lanes().len(), Vec::new);
         loop {
-            let idle = if self.applier.mvcc().is_compacting() || self.snapshots.is_waiting() {
+            let step_is_due = self.applier.mvcc().is_compacting()
+                || self.snapshots.is_waiting()
+                || self.version_changed;
+            let idle = if step_is_due {
                 COMPACTION_POLL
             } else {
                 Duration::from_secs(1)

@@ -283,7 +283,7 @@ impl Cluster {
         // Lists of members are ordered by ID, and an ID is a hash of the peer URL: URLs are dealt out
         // so that the order of IDs is the order of the members here, in every cluster.
         let mut urls: Vec<String> = members.iter().map(|m| m.peer_url.clone()).collect();
-        urls.sort_by_key(|url| membership::member_id(&[url.clone()], TOKEN, None));
+        urls.sort_by_key(|url| membership::member_id(std::slice::from_ref(url), TOKEN, None));
         for (member, url) in members.iter_mut().zip(urls) {
             member.peer_url = url;
         }

@@ -42,7 +42,7 @@ struct Seen {
 
 /// How long a call took; it counts for nobody but the reader of a failed or slow run.
 #[derive(Debug, Default)]
-struct Took(Duration);
+struct Took(#[expect(dead_code, reason = "Debug shows it")] Duration);
 
 impl PartialEq for Took {
     fn eq(&self, _: &Self) -> bool {
@@ -112,7 +112,7 @@ fn assert_table_is_whole(table: &[Case]) {
         "endpoint health", "endpoint status", "endpoint hashkv", "watch", "lease grant",
         "lease revoke", "lease timetolive", "lease list", "lease keep-alive", "member list",
         "member add", "member promote", "member remove", "member update", "snapshot save",
-        "move-leader", "check datascale", "downgrade validate", "downgrade enable",
+        "move-leader", "downgrade validate", "downgrade enable",
         "downgrade cancel",
     ];
     for command in commands {
@@ -175,7 +175,14 @@ fn run_case(cluster: &mut Cluster, case: &Case, mask: &mut Mask) -> Seen {
     if let [start, index] = case.arguments.as_slice()
         && start == "start"
     {
-        cluster.members[index.parse::<usize>().expect("a member's index")].start();
+        let member = &mut cluster.members[index.parse::<usize>().expect("a member's index")];
+        member.start();
+        let etcdctl = member.etcdctl();
+        eventually("the learner's storage version", Duration::from_secs(20), || {
+            let statuses = etcdctl.json(&["endpoint", "status"]);
+            let version = &statuses[0]["Status"]["storageVersion"];
+            if version == "3.7.0" { Ok(()) } else { Err(statuses.to_string()) }
+        });
         return Seen { code: Some(0), stdout: String::new(), stderr: String::new(), took: Took::default() };
     }
     let endpoints = cluster.endpoints();
