@@ -290,6 +290,7 @@ impl Shared {
             .fetch_add(1, Ordering::Relaxed);
         let error = match reason {
             DropReason::NoLeader | DropReason::Transferring(_) => api::Error::NoLeader,
+            DropReason::NotLeader => api::Error::NotLeader,
             DropReason::TooManyUncommitted => api::Error::TooManyRequests,
             DropReason::TooLarge { .. } => api::Error::RequestTooLarge,
             DropReason::ConfChangePending => api::Error::TooManyRequests,
