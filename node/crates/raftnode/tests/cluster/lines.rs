@@ -783,3 +783,45 @@ fn a_message_is_passed_on_to_the_leader_once() {
         assert!(cluster.wire.is_empty(), "not a second time");
     }
 }
+
+#[test]
+fn a_new_leader_appends_no_conf_change_before_it_applied_an_entry_of_its_term() {
+    let mut cluster = three();
+    for id in [2, 3] {
+        cluster.node(id).slow_disk = true;
+    }
+    cluster.node(1).inputs.transfer_to = Some(MemberId(2));
+    cluster.settle();
+    cluster.sync(2); // its vote
+    cluster.node(3).slow_disk = false;
+    cluster.sync(3);
+    cluster.crash(1);
+    cluster.crash(3); // nobody acknowledges the first entry of the term
+    assert_eq!(cluster.node(2).raft.status().role, Role::Leader);
+    assert!(cluster.node(2).raft.status().conf_change_pending);
+    cluster.trace.clear();
+    cluster.change(2, &learner(4));
+    let pending = "n2 drops proposal: an earlier conf change is not applied yet";
+    assert_eq!(cluster.trace, [pending]);
+    cluster.node(2).slow_disk = false;
+    cluster.sync(2);
+    cluster.restart(3);
+    cluster.tick(2, 2);
+    cluster.change(2, &learner(4));
+    assert_eq!(cluster.node(2).raft.conf_state().learners, [4]);
+}
+
+#[test]
+fn a_conf_change_for_this_leader_only_is_not_forwarded() {
+    let mut cluster = three();
+    let change = learner(4).to_conf_change(1);
+    cluster.propose(2, Payload::ConfChangeHere(change.clone()));
+    cluster.settle();
+    assert_eq!(
+        cluster.trace,
+        ["n2 drops proposal: this member does not lead"]
+    );
+    cluster.propose(1, Payload::ConfChangeHere(change));
+    cluster.settle();
+    assert_eq!(cluster.node(3).raft.conf_state().learners, [4]);
+}
