@@ -28,6 +28,7 @@ pub mod corrupt;
 pub mod downgrade;
 pub mod errands;
 pub mod lane;
+mod late;
 pub mod leases;
 pub mod member;
 pub mod metrics;

@@ -85,6 +85,7 @@ pub struct Shared {
     errands: OnceLock<Box<dyn Errands>>,
     leadership: watch::Sender<SoftState>,
     lead_lost: Mutex<Option<Instant>>,
+    elected: Mutex<Option<Instant>>,
     stopping: watch::Sender<Option<String>>,
     published: watch::Sender<bool>,
     compacted: watch::Sender<i64>,
@@ -129,6 +130,7 @@ impl Shared {
                 term,
             }),
             lead_lost: Mutex::new(Some(Instant::now())),
+            elected: Mutex::new(None),
             stopping: watch::Sender::new(None),
             published: watch::Sender::new(false),
             compacted: watch::Sender::new(0),
@@ -250,6 +252,9 @@ impl Shared {
                 tracing::info!(term = soft.term, "lost the leader");
             } else {
                 *self.lead_lost.lock() = None;
+                if leader == self.id.0 {
+                    *self.elected.lock() = Some(Instant::now());
+                }
                 self.counters.leader_changes.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(
                     leader = format!("{leader:x}"),
@@ -269,6 +274,11 @@ impl Shared {
     /// Since when there has been no leader.
     pub fn leader_lost_at(&self) -> Option<Instant> {
         *self.lead_lost.lock()
+    }
+
+    /// When this member became the leader last, if it ever did.
+    pub fn elected_at(&self) -> Option<Instant> {
+        *self.elected.lock()
     }
 
     /// From the raft loop, each tick.
@@ -403,15 +413,6 @@ impl Shared {
     /// The database for a snapshot message to this peer.
     pub fn take_snapshot(&self, peer: MemberId) -> Option<backend::Snapshot> {
         self.snapshots.lock().remove(&peer)
-    }
-
-    /// Why a request that began then ran out of time (etcd `parseProposeCtxErr`).
-    pub fn timeout_reason(&self, began: Instant) -> api::Error {
-        match self.leader_lost_at() {
-            Some(lost) if lost >= began => api::Error::TimeoutDueToLeaderFail,
-            Some(_) => api::Error::TimeoutDueToLeaderFail,
-            None => api::Error::Timeout,
-        }
     }
 
     /// Ends the member because it cannot go on. The first reason stays.

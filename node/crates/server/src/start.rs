@@ -6,7 +6,7 @@
 //! ```
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -95,12 +95,17 @@ pub fn start(
         applied,
         recovered.hard_state.term,
     ));
+    // The lanes are made before the member that they ask about their late requests.
+    let home: Arc<OnceLock<Weak<Member>>> = Arc::default();
     let lanes = (0..=*serving_lanes)
         .map(|index| {
-            let weak = Arc::downgrade(&shared);
+            let home = home.clone();
             let reason = Box::new(move |began| {
-                weak.upgrade()
-                    .map_or(api::Error::Stopped, |shared| shared.timeout_reason(began))
+                home.get()
+                    .and_then(Weak::upgrade)
+                    .map_or(api::Error::Stopped, |member: Arc<Member>| {
+                        member.timeout_reason(began)
+                    })
             });
             let random = rng.next_u64();
             let inbox = shared.inbox.clone();
@@ -202,6 +207,10 @@ pub fn start(
         wal_metrics,
         quota,
     });
+    assert!(
+        home.set(Arc::downgrade(&member)).is_ok(),
+        "the member is made once"
+    );
     let own_lane = member.shared.lanes()[usize::from(*serving_lanes)].clone();
     port.set(&member, own_lane.clone());
     {
