@@ -12,49 +12,46 @@ use super::{Rounds, Settings};
 /// IDs and counters of unlike length and which keys a range meets make answers differ by a few bytes.
 const ANSWERS_ALIKE: f64 = 0.2;
 
-/// What makes the comparison fail: missed targets, and loads with errors, which measured something else.
-pub(crate) fn failures(
-    rows: &[&'static Row],
-    lines: &[Line],
-    etcd: &Rounds,
-    ours: &Rounds,
-) -> Vec<String> {
-    let mut failures: Vec<String> = lines
-        .iter()
-        .filter(|line| line.verdict == Verdict::Missed)
-        .filter_map(|line| {
-            let bound = line.bound?;
-            Some(format!(
+/// What makes the comparison fail: missed targets, answers unlike etcd's, and errors of our members.
+pub(crate) fn failures(rows: &[&'static Row], lines: &[Line], ours: &Rounds) -> Vec<String> {
+    let mut failures = errors(rows, ours);
+    for line in lines {
+        if line.verdict == Verdict::Missed
+            && let Some(bound) = line.bound
+        {
+            failures.push(format!(
                 "{} {} is {:.2}x of etcd's, target {bound}x",
                 line.row, line.figure, line.ratio
-            ))
-        })
-        .collect();
-    for line in lines.iter().filter(|line| line.figure == ANSWER_BYTES) {
-        if (line.ratio - 1.0).abs() > ANSWERS_ALIKE {
+            ));
+        }
+        if line.figure == ANSWER_BYTES && (line.ratio - 1.0).abs() > ANSWERS_ALIKE {
             failures.push(format!(
                 "{}: our answers have {:.2}x the bytes of etcd's, so the two did not do the same",
                 line.row, line.ratio
             ));
         }
     }
-    for (side, rounds) in [("etcd", etcd), ("ours", ours)] {
-        for (index, row) in rows.iter().enumerate() {
-            for sample in rounds.full[index].iter().chain(&rounds.rated[index]) {
-                if let Some(error) = &sample.error {
-                    failures.push(format!(
-                        "{} on {side}: {} errors, as {error:?}",
-                        row.name, sample.errors
-                    ));
-                }
-            }
-        }
-    }
     failures
 }
 
+/// The loads that did not get all their answers, in words.
+pub(crate) fn errors(rows: &[&'static Row], rounds: &Rounds) -> Vec<String> {
+    let mut errors = Vec::new();
+    for (index, row) in rows.iter().enumerate() {
+        for sample in rounds.full[index].iter().chain(&rounds.rated[index]) {
+            if let Some(error) = &sample.error {
+                errors.push(format!(
+                    "{}: {} errors, as {error:?}",
+                    row.name, sample.errors
+                ));
+            }
+        }
+    }
+    errors
+}
+
 /// For a terminal.
-pub(crate) fn text(settings: &Settings, lines: &[Line]) -> String {
+pub(crate) fn text(settings: &Settings, lines: &[Line], notes: &[String]) -> String {
     let mut text = String::new();
     for (name, value) in machine(&settings.dir) {
         text.push_str(&format!("{name}: {value}\n"));
@@ -97,11 +94,19 @@ pub(crate) fn text(settings: &Settings, lines: &[Line]) -> String {
         );
         last = line.row;
     }
+    for note in notes {
+        text += &format!("note: etcd did not answer all of {note}\n");
+    }
     text
 }
 
 /// For a program.
-pub(crate) fn json(settings: &Settings, lines: &[Line], failures: &[String]) -> Value {
+pub(crate) fn json(
+    settings: &Settings,
+    lines: &[Line],
+    notes: &[String],
+    failures: &[String],
+) -> Value {
     let machine: serde_json::Map<String, Value> = machine(&settings.dir)
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.into()))
@@ -126,6 +131,7 @@ pub(crate) fn json(settings: &Settings, lines: &[Line], failures: &[String]) -> 
         "rounds": settings.rounds,
         "quick": settings.quick,
         "lines": lines,
+        "errors_of_etcd": notes,
         "failures": failures,
     })
 }
