@@ -102,6 +102,12 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         "--discovery-fallback={fallback} is not served: the v2 proxy is gone from etcd too; leave the flag out"
     );
 
+    let rule = given.text("quorate-membership-rule");
+    ensure!(
+        rule == "strict" || rule == "etcd",
+        "invalid value {rule:?} for flag --quorate-membership-rule: expected strict or etcd"
+    );
+
     let tick_ms = given.int("heartbeat-interval");
     let election_ms = given.int("election-timeout");
     ensure!(
@@ -174,6 +180,7 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         initial_election_tick_advance: given.bool("initial-election-tick-advance"),
         pre_vote: given.bool("pre-vote"),
         strict_reconfig_check: given.bool("strict-reconfig-check"),
+        strict_membership_rule: rule == "strict",
         force_new_cluster: given.bool("force-new-cluster"),
         unsafe_no_fsync: given.bool("unsafe-no-fsync"),
         snapshot_count: match positive(given, "snapshot-count")? {

@@ -162,6 +162,7 @@ pub const FLAGS: &[Flag] = flags! {
     "feature-gates" Text, "", "A set of key=value pairs that describe server level feature gates.";
     "unsafe-no-fsync" Bool, "false", "Disables fsync, unsafe, will cause data loss.";
     "force-new-cluster" Bool, "false", "Force to create a new one-member cluster.";
+    "quorate-membership-rule" Text, "strict", "Which membership steps are refused while --strict-reconfig-check is on: 'strict' (etcd's rule, and none by which a crash becomes fatal while a voter is in doubt) or 'etcd'.";
     "config-file" Text, "", "Path to the server configuration file; other flags and the environment are then ignored.";
     "version" Bool, "false", "Print the version and exit.";
     "cluster-active-size" Ignored, "", "";

@@ -72,12 +72,18 @@ codes! {
     Unauthenticated = 16,
 }
 
+/// How the text of a refusal begins that etcd does not know.
+pub const OURS: &str = "quorate: ";
+
 macro_rules! errors {
     ($($(#[$doc:meta])* $name:ident, $code:ident, $text:literal;)*) => {
         /// An error as a client sees it: `code()`, and `Display` for the text.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum Error {
             $($(#[$doc])* #[doc = concat!("`", $text, "`")] $name,)*
+            /// A refusal of ours that etcd does not know: FailedPrecondition, in words that
+            /// begin with [`OURS`].
+            Refused(Cow<'static, str>),
             /// Anything else; the code is `Unknown` and the text goes out as it is.
             Other(Cow<'static, str>),
         }
@@ -90,6 +96,7 @@ macro_rules! errors {
             pub fn code(&self) -> Code {
                 match self {
                     $(Error::$name => Code::$code,)*
+                    Error::Refused(_) => Code::FailedPrecondition,
                     Error::Other(_) => Code::Unknown,
                 }
             }
@@ -98,7 +105,7 @@ macro_rules! errors {
             pub fn text(&self) -> &str {
                 match self {
                     $(Error::$name => $text,)*
-                    Error::Other(text) => text,
+                    Error::Refused(text) | Error::Other(text) => text,
                 }
             }
         }
@@ -223,11 +230,19 @@ errors! {
 impl Error {
     /// The error of a text that came from a server; `Other` where the table has none.
     pub fn from_text(text: &str) -> Error {
+        if text.starts_with(OURS) {
+            return Error::Refused(Cow::Owned(text.to_owned()));
+        }
         Error::ALL
             .iter()
             .find(|error| error.text() == text)
             .cloned()
             .unwrap_or_else(|| Error::Other(Cow::Owned(text.to_owned())))
+    }
+
+    /// A refusal of ours, in words.
+    pub fn refused(why: impl std::fmt::Display) -> Error {
+        Error::Refused(Cow::Owned(format!("{OURS}{why}")))
     }
 
     /// The text with its code in front, as Go prints an error with a status. etcd puts this,

@@ -24,7 +24,7 @@
 mod error;
 mod secret;
 
-pub use error::{Code, Error};
+pub use error::{Code, Error, OURS};
 
 /// All our proto files as one `google.protobuf.FileDescriptorSet`, with etcd's own field names,
 /// which JSON uses.

@@ -31,6 +31,9 @@ pub struct Versions {
     /// The version of the data on disk; empty from members before 3.6.
     #[serde(default)]
     pub storage: String,
+    /// The version of Quorate, from members of ours.
+    #[serde(default)]
+    pub quorate: Option<String>,
 }
 
 /// Asks peers. Cheap to clone.
@@ -113,6 +116,28 @@ impl Asks {
         // Not sent twice: a connection of its own.
         let answer = self.once(&peer, &path, request).await?;
         expect_ok(&peer, &path, &answer)?;
+        Ok(answer.body)
+    }
+
+    /// `POST /quorate/membership` at a leader of ours: its answer. Sent once: after any error but
+    /// [`Error::Unreachable`] and [`Error::Status`] nobody knows whether it was carried out.
+    pub async fn membership(
+        &self,
+        url: &str,
+        cluster: ClusterId,
+        question: Bytes,
+    ) -> Result<Bytes, Error> {
+        const PATH: &str = "/quorate/membership";
+        let peer = PeerUrl::parse(url)?;
+        let mut request = request(&peer, Method::POST, PATH, question)?;
+        let headers = request.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(http::header::CONTENT_TYPE, json);
+        let id = HeaderValue::try_from(cluster.to_string())
+            .expect("hexadecimal digits are a valid header");
+        headers.insert(header::CLUSTER_ID, id);
+        let answer = self.once(&peer, PATH, request).await?;
+        expect_ok(&peer, PATH, &answer)?;
         Ok(answer.body)
     }
 

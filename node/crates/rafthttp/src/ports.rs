@@ -53,6 +53,11 @@ pub trait PeerApi: Send + Sync + 'static {
     fn promote(&self, member: MemberId, token: Option<String>)
     -> BoxFuture<'static, Answer<Bytes>>;
 
+    /// `POST /quorate/membership`: a membership call that came to another member of ours, to be
+    /// decided if we lead. Question and answer are JSON of the member's own; an etcd has no such
+    /// path. Who may call is decided where the call came in.
+    fn membership(&self, question: Bytes) -> BoxFuture<'static, Answer<Bytes>>;
+
     /// `GET /members/hashkv`: the hash of all keys at `revision` (0: the newest).
     fn hash_kv(&self, revision: i64) -> BoxFuture<'static, Answer<HashKv>>;
 

@@ -79,6 +79,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> A
         "/raft/snapshot" => post_snapshot(&shared, request).await,
         "/raft/probing" => probing(),
         "/members" => members(&shared, request.method()),
+        "/quorate/membership" => membership(&shared, request).await,
         "/members/hashkv" => hash_kv(&shared, request).await,
         "/leases" | "/leases/internal" => leases(&shared, request).await,
         "/downgrade/enabled" => downgrade_enabled(&shared, request.method()).await,
@@ -372,6 +373,26 @@ async fn promote(shared: &Shared, request: &Request<Incoming>, id: &str) -> Answ
                 Err(refusal) => refused(&refusal),
             }
         }
+    };
+    with_cluster_id(shared, answer)
+}
+
+async fn membership(shared: &Shared, request: Request<Incoming>) -> Answer {
+    if let Err(refused) = allow(request.method(), Method::POST) {
+        return *refused;
+    }
+    let theirs = request.headers().get(header::CLUSTER_ID);
+    let ours = shared.config.cluster_id.to_string();
+    if theirs.map(HeaderValue::as_bytes) != Some(ours.as_bytes()) {
+        return text(StatusCode::PRECONDITION_FAILED, CLUSTER_ID_MISMATCH);
+    }
+    let question = match ask_body(shared, request).await {
+        Ok(question) => question,
+        Err(refused) => return *refused,
+    };
+    let answer = match shared.api.membership(question).await {
+        Ok(answer) => json(answer),
+        Err(refusal) => refused(&refusal),
     };
     with_cluster_id(shared, answer)
 }

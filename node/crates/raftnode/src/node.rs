@@ -673,6 +673,9 @@ impl RaftNode {
             self.append(batch, effects);
             return;
         }
+        if let Some(target) = self.raw.raft.lead_transferee {
+            return batch.drop(&DropReason::Transferring(MemberId(target)), effects);
+        }
         // raft-rs would append an empty entry in its place, and nobody would know.
         if self.conf_change_waits() {
             return batch.drop(&DropReason::ConfChangePending, effects);

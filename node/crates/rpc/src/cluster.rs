@@ -3,20 +3,51 @@
 use std::sync::Arc;
 
 use api::etcdserverpb as pb;
-use membership::Member;
+use membership::{Member, MemberId};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use server::digest::Digest;
 
 use crate::door::Door;
 use crate::grpc::Status;
+
+/// Request metadata that makes a membership call conditional, and response metadata of
+/// MemberList: the digest of the membership (`docs/membership.md`).
+const DIGEST: HeaderName = HeaderName::from_static("quorate-expected-membership");
+
+/// The condition of a membership call, if it has one.
+///
+/// # Errors
+///
+/// A condition that cannot be read is no permission to go on without one.
+pub fn expected(metadata: &HeaderMap) -> Result<Option<Digest>, Status> {
+    let mut values = metadata.get_all(DIGEST).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let digest = value.to_str().ok().and_then(Digest::parse);
+    match (digest, values.next()) {
+        (Some(digest), None) => Ok(Some(digest)),
+        _ => Err(Status::new(
+            api::Code::InvalidArgument,
+            format!(
+                "{}metadata {DIGEST} is {value:?}, expected 16 hexadecimal digits once",
+                api::OURS
+            ),
+        )),
+    }
+}
 
 /// Cluster.MemberAdd
 pub async fn add(
     door: Arc<Door>,
     request: pb::MemberAddRequest,
+    expected: Option<Digest>,
 ) -> Result<pb::MemberAddResponse, Status> {
     let urls = membership::parse_urls(&request.peer_urls).map_err(|_| api::Error::MemberBadUrls)?;
     let (added, members) = door
         .member
-        .member_add(&door.lane, urls, request.is_learner)
+        .member_add(&door.lane, urls, request.is_learner, expected)
         .await?;
     Ok(pb::MemberAddResponse {
         header: Some(door.header(0)),
@@ -34,22 +65,32 @@ pub async fn add(
 pub async fn remove(
     door: Arc<Door>,
     request: pb::MemberRemoveRequest,
+    expected: Option<Digest>,
 ) -> Result<pb::MemberRemoveResponse, Status> {
-    let members = door.member.member_remove(&door.lane, request.id).await?;
+    let members = door
+        .member
+        .member_remove(&door.lane, request.id, expected)
+        .await?;
     Ok(pb::MemberRemoveResponse {
         header: Some(door.header(0)),
         members: to_proto(&members),
     })
 }
 
-/// Cluster.MemberUpdate
+/// Cluster.MemberUpdate. etcd writes URLs into the log that it cannot parse, and dies of them; they
+/// are refused here.
 pub async fn update(
     door: Arc<Door>,
     request: pb::MemberUpdateRequest,
+    expected: Option<Digest>,
 ) -> Result<pb::MemberUpdateResponse, Status> {
+    if door.member.state().cluster.get().member(MemberId(request.id)).is_none() {
+        return Err(api::Error::MemberNotFound.into());
+    }
+    membership::parse_urls(&request.peer_urls).map_err(|_| api::Error::MemberBadUrls)?;
     let members = door
         .member
-        .member_update(&door.lane, request.id, request.peer_urls)
+        .member_update(&door.lane, request.id, request.peer_urls, expected)
         .await?;
     Ok(pb::MemberUpdateResponse {
         header: Some(door.header(0)),
@@ -61,28 +102,35 @@ pub async fn update(
 pub async fn promote(
     door: Arc<Door>,
     request: pb::MemberPromoteRequest,
+    expected: Option<Digest>,
 ) -> Result<pb::MemberPromoteResponse, Status> {
-    let members = door.member.member_promote(&door.lane, request.id).await?;
+    let members = door
+        .member
+        .member_promote(&door.lane, request.id, expected)
+        .await?;
     Ok(pb::MemberPromoteResponse {
         header: Some(door.header(0)),
         members: to_proto(&members),
     })
 }
 
-/// Cluster.MemberList: linearizable only when asked.
+/// Cluster.MemberList: linearizable only when asked. The digest of what is listed goes along.
 pub async fn list(
     door: Arc<Door>,
     request: pb::MemberListRequest,
-) -> Result<pb::MemberListResponse, Status> {
+) -> Result<(pb::MemberListResponse, HeaderName, HeaderValue), Status> {
     if request.linearizable {
         door.lane.linearizable_read().await?;
     }
     let cluster = door.member.state().cluster.get();
     let members: Vec<Member> = cluster.members().cloned().collect();
-    Ok(pb::MemberListResponse {
+    let digest = HeaderValue::from_str(&Digest::of(&members).to_string())
+        .expect("hexadecimal digits are a valid header");
+    let response = pb::MemberListResponse {
         header: Some(door.header(0)),
         members: to_proto(&members),
-    })
+    };
+    Ok((response, DIGEST, digest))
 }
 
 fn to_proto(members: &[Member]) -> Vec<pb::Member> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::etcdserverpb as pb;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use prost::Message;
 use server::Member;
@@ -118,11 +118,27 @@ impl Door {
                 _ => return Err(Status::unknown_method(service, method)),
             },
             ("etcdserverpb.Cluster", method) => match method {
-                "MemberAdd" => door.unary(call, messages, cluster::add).await,
-                "MemberRemove" => door.unary(call, messages, cluster::remove).await,
-                "MemberUpdate" => door.unary(call, messages, cluster::update).await,
-                "MemberList" => door.unary(call, messages, cluster::list).await,
-                "MemberPromote" => door.unary(call, messages, cluster::promote).await,
+                "MemberAdd" => {
+                    let expected = cluster::expected(&head.headers)?;
+                    let add = |door, request| cluster::add(door, request, expected);
+                    door.unary(call, messages, add).await
+                }
+                "MemberRemove" => {
+                    let expected = cluster::expected(&head.headers)?;
+                    let remove = |door, request| cluster::remove(door, request, expected);
+                    door.unary(call, messages, remove).await
+                }
+                "MemberUpdate" => {
+                    let expected = cluster::expected(&head.headers)?;
+                    let update = |door, request| cluster::update(door, request, expected);
+                    door.unary(call, messages, update).await
+                }
+                "MemberPromote" => {
+                    let expected = cluster::expected(&head.headers)?;
+                    let promote = |door, request| cluster::promote(door, request, expected);
+                    door.unary(call, messages, promote).await
+                }
+                "MemberList" => door.unary_with(call, messages, cluster::list).await,
                 _ => return Err(Status::unknown_method(service, method)),
             },
             ("etcdserverpb.Maintenance", method) => match method {
@@ -171,6 +187,34 @@ impl Door {
             return grpc::error_response(&error.into());
         }
         grpc::unary_response(handler(self, request).await)
+    }
+
+    /// As [`Door::unary`], for a handler that gives one piece of response metadata beside its
+    /// message.
+    async fn unary_with<Q, R, F, H>(
+        self: Arc<Self>,
+        call: Call,
+        messages: Messages,
+        handler: H,
+    ) -> Response<ReplyBody>
+    where
+        Q: Message + Default + ForLearner,
+        R: Message,
+        F: Future<Output = Result<(R, HeaderName, HeaderValue), Status>>,
+        H: FnOnce(Arc<Self>, Q) -> F,
+    {
+        let mut metadata = None;
+        let told = &mut metadata;
+        let without = |door, request| async move {
+            let (message, name, value) = handler(door, request).await?;
+            *told = Some((name, value));
+            Ok(message)
+        };
+        let mut response = self.unary(call, messages, without).await;
+        if let Some((name, value)) = metadata {
+            response.headers_mut().insert(name, value);
+        }
+        response
     }
 
     /// What etcd's interceptors ask of every call.

@@ -1,20 +1,28 @@
-//! Membership calls: checked where they came in, as etcd does, then sent through raft.
+//! Membership calls: from where they came in to the raft turn that judges and appends them.
 //!
-//! The strict rule over liveness on the leader (crate `quorum`) is the next step; what stands
-//! here is etcd 3.7's own check, with its codes and texts.
+//! ```text
+//!  who leads   way
+//!  this one    propose; raft asks `judge::Leader` in the turn that appends
+//!  ours        POST /quorate/membership to it; its answer, code and text, is ours
+//!  an etcd     read index; judge on our own view; forward the proposal as etcd does
+//!  nobody      etcd's part of the rule on our own view, then wait for a leader
+//! ```
+//!
+//! A change that this member takes as leader is never forwarded by raft: its condition would not
+//! travel along. It comes back as `not leader`, and the way is looked for again.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use membership::{Member as MemberInfo, Membership, is_started};
+use membership::{Member as MemberInfo, json};
+use quorum::Rule;
 use raftpb::conf::Change;
 use raftpb::{ConfChange, MemberId};
+use serde_json::{Value, json};
 
+use crate::digest::Digest;
 use crate::lane::Lane;
 use crate::member::Member;
-
-/// A peer counts as connected when it has been for this long (etcd `HealthInterval`).
-const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+use crate::peers::Programs;
 
 /// A learner may be promoted when it has this part of the leader's log (etcd
 /// `readyPercentThreshold`).
@@ -23,43 +31,43 @@ const LEARNER_READY: f64 = 0.9;
 /// Between two attempts to reach the leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a change is waited for that the leader has decided and this member has not heard of:
+/// one that removes this member, it may never hear of.
+const APPLIED_HERE_WITHIN: Duration = Duration::from_secs(1);
+
 impl Member {
     /// Adds a member with these peer URLs; the new member and all members.
+    ///
+    /// # Errors
+    ///
+    /// Here and below: etcd's own, [`api::Error::Refused`] where the strict rule refuses or the
+    /// membership is not the expected one.
     pub async fn member_add(
         &self,
         lane: &Lane,
         peer_urls: Vec<String>,
         is_learner: bool,
+        expected: Option<Digest>,
     ) -> Result<(MemberInfo, Vec<MemberInfo>), api::Error> {
         let unix_seconds = self.clock.unix().as_secs() as i64;
         let member = membership::new_member(peer_urls, is_learner, unix_seconds);
-        if self.config.strict_reconfig_check {
-            let cluster = self.state().cluster.get();
-            if !is_learner && !ready_to_add_voter(&cluster) {
-                tracing::warn!(member = %member.id, "rejecting member add request; not enough healthy members");
-                return Err(api::Error::MemberNotEnoughStarted);
-            }
-            if !self.is_connected_to_quorum_with_one_more(&cluster) {
-                tracing::warn!(member = %member.id, "rejecting member add request; local member has not been connected to majority peers, reconfigure breaks active quorum");
-                return Err(api::Error::Unhealthy);
-            }
-        }
         let change = if is_learner {
             Change::AddLearner(member.clone())
         } else {
             Change::Add(member.clone())
         };
-        let members = self.change(lane, change.to_conf_change(0)).await?;
+        let members = self.change(lane, &change, expected).await?;
         Ok((member, members))
     }
 
     /// Removes a member.
-    pub async fn member_remove(&self, lane: &Lane, id: u64) -> Result<Vec<MemberInfo>, api::Error> {
-        let id = MemberId(id);
-        if self.config.strict_reconfig_check {
-            self.may_remove(id)?;
-        }
-        self.change(lane, Change::Remove(id).to_conf_change(0))
+    pub async fn member_remove(
+        &self,
+        lane: &Lane,
+        id: u64,
+        expected: Option<Digest>,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
+        self.change(lane, &Change::Remove(MemberId(id)), expected)
             .await
     }
 
@@ -69,157 +77,296 @@ impl Member {
         lane: &Lane,
         id: u64,
         peer_urls: Vec<String>,
+        expected: Option<Digest>,
     ) -> Result<Vec<MemberInfo>, api::Error> {
-        let change = Change::Update {
-            id: MemberId(id),
-            peer_urls,
-        };
-        self.change(lane, change.to_conf_change(0)).await
+        let id = MemberId(id);
+        self.change(lane, &Change::Update { id, peer_urls }, expected)
+            .await
     }
 
-    /// Makes a learner a voter. Only the leader knows whether it is ready.
+    /// Makes a learner a voter.
     pub async fn member_promote(
         &self,
         lane: &Lane,
         id: u64,
+        expected: Option<Digest>,
     ) -> Result<Vec<MemberInfo>, api::Error> {
-        match self.member_promote_here(lane, MemberId(id)).await {
-            Err(api::Error::NotLeader) => {}
-            result => return result,
-        }
-        let deadline = Instant::now() + self.config.request_timeout();
-        loop {
-            let leader = self.wait_leader(deadline).await?;
-            let result = if leader == self.id() {
-                self.member_promote_here(lane, MemberId(id)).await
-            } else {
-                self.peers.promote(leader, MemberId(id), deadline).await
-            };
-            match result {
-                Err(
-                    error @ (api::Error::LearnerNotReady
-                    | api::Error::MemberNotFound
-                    | api::Error::MemberNotLearner),
-                ) => return Err(error),
-                Err(error) => tracing::debug!(%error, "asking the leader to promote failed"),
-                Ok(members) => return Ok(members),
-            }
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(api::Error::Timeout);
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
+        self.change(lane, &Change::Promote(MemberId(id)), expected)
+            .await
     }
 
-    /// The leader's own part; also for `/members/promote/` on the peer port.
+    /// What an etcd follower asks of its leader on `/members/promote/`.
     pub async fn member_promote_here(
         &self,
         lane: &Lane,
         id: MemberId,
     ) -> Result<Vec<MemberInfo>, api::Error> {
+        self.change_here(lane, &Change::Promote(id), None).await
+    }
+
+    /// What one of ours asks of its leader on `/quorate/membership`: the answer's body, or
+    /// nothing if the question cannot be read.
+    pub async fn membership_asked(&self, lane: &Lane, question: &[u8]) -> Option<String> {
+        let (change, expected) = read_question(question)?;
+        let answer = self.change_here(lane, &change, expected).await;
+        Some(write_answer(answer))
+    }
+
+    /// Looks for the way until the change is decided or the time is up.
+    async fn change(
+        &self,
+        lane: &Lane,
+        change: &Change,
+        expected: Option<Digest>,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
+        if self.leader() == 0 {
+            self.court.etcd_would_refuse(change)?;
+        }
+        let began = Instant::now();
+        let deadline = began + self.config.request_timeout();
+        loop {
+            let leader = self
+                .wait_leader(deadline)
+                .await
+                .map_err(|_| self.timeout_reason(began))?;
+            let result = if leader == self.id() {
+                self.change_here(lane, change, expected).await
+            } else {
+                match self.peers.program(leader, deadline).await {
+                    Some(Programs::Quorate) => {
+                        self.change_at(lane, leader, change, expected, deadline)
+                            .await
+                    }
+                    Some(Programs::Etcd) => {
+                        self.change_at_etcd(lane, leader, change, expected, deadline)
+                            .await
+                    }
+                    None => Err(api::Error::NotLeader),
+                }
+            };
+            match result {
+                // Nothing was appended: whoever leads now may be asked again.
+                Err(api::Error::NotLeader) if Instant::now() + RETRY_PAUSE < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                Err(api::Error::NotLeader) => return Err(self.timeout_reason(began)),
+                result => return result,
+            }
+        }
+    }
+
+    /// The leader's own part.
+    async fn change_here(
+        &self,
+        lane: &Lane,
+        change: &Change,
+        expected: Option<Digest>,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
         if !self.is_leader() {
             return Err(api::Error::NotLeader);
         }
-        self.wait_applied(lane).await?;
+        if let Change::Promote(id) = change {
+            self.wait_applied(lane).await?;
+            self.learner_is_ready(*id)?;
+        }
+        let id = lane.next_id();
+        let _expectation = self.court.expect(id, expected);
+        lane.propose_conf_change_here(id, change.to_conf_change(0))
+            .await?;
+        Ok(self.members_now())
+    }
+
+    /// Another of ours leads.
+    async fn change_at(
+        &self,
+        lane: &Lane,
+        leader: MemberId,
+        change: &Change,
+        expected: Option<Digest>,
+        deadline: Instant,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
+        let question = write_question(change, expected);
+        let answer = self.peers.membership(leader, question, deadline).await?;
+        let members = read_answer(&answer).unwrap_or_else(|| {
+            tracing::warn!(%leader, "the leader's answer to a membership call cannot be read");
+            Err(api::Error::Timeout)
+        })?;
+        // The caller's next question may come to this member, and should find the change.
+        let read = lane.linearizable_read();
+        let _ = tokio::time::timeout(APPLIED_HERE_WITHIN, read).await;
+        Ok(members)
+    }
+
+    /// An etcd leads: it would append whatever its followers send.
+    async fn change_at_etcd(
+        &self,
+        lane: &Lane,
+        leader: MemberId,
+        change: &Change,
+        expected: Option<Digest>,
+        deadline: Instant,
+    ) -> Result<Vec<MemberInfo>, api::Error> {
+        if self.court.rule() != Rule::Off || expected.is_some() {
+            lane.linearizable_read().await?;
+            self.court.judge_as_follower(change, expected)?;
+        }
+        if let Change::Promote(id) = change {
+            return match self.peers.promote(leader, *id, deadline).await {
+                Err(
+                    error @ (api::Error::LearnerNotReady
+                    | api::Error::MemberNotFound
+                    | api::Error::MemberNotLearner),
+                ) => Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "asking the leader to promote failed");
+                    Err(api::Error::NotLeader)
+                }
+                Ok(members) => Ok(members),
+            };
+        }
+        lane.propose_conf_change(change.to_conf_change(0)).await?;
+        Ok(self.members_now())
+    }
+
+    /// As etcd asks of every promotion, its strict check on or off.
+    fn learner_is_ready(&self, id: MemberId) -> Result<(), api::Error> {
         let status = self.shared.status();
-        let ours = status.last_index.max(1);
         let learner = status.members.iter().find(|member| member.id == id);
         let Some(learner) = learner else {
             return Err(api::Error::MemberNotFound);
         };
-        let ready = learner.matched as f64 / ours as f64;
+        let ready = learner.matched as f64 / status.last_index.max(1) as f64;
         if ready < LEARNER_READY {
             tracing::error!(
-                member = %id, learner_ready_percent = ready, ready_percent_threshold = LEARNER_READY,
+                member = %id, learner_ready_percent = ready,
+                ready_percent_threshold = LEARNER_READY, replication = ?learner.replication,
                 "rejecting promote learner: learner is not ready"
             );
             return Err(api::Error::LearnerNotReady);
         }
-        let cluster = self.state().cluster.get();
-        if self.config.strict_reconfig_check && !ready_to_promote(&cluster) {
-            tracing::warn!(member = %id, "rejecting member promote request; not enough healthy members");
-            return Err(api::Error::MemberNotEnoughStarted);
-        }
-        self.change(lane, Change::Promote(id).to_conf_change(0))
-            .await
-    }
-
-    async fn change(&self, lane: &Lane, change: ConfChange) -> Result<Vec<MemberInfo>, api::Error> {
-        lane.propose_conf_change(change).await?;
-        let cluster = self.state().cluster.get();
-        Ok(cluster.members().cloned().collect())
-    }
-
-    fn may_remove(&self, id: MemberId) -> Result<(), api::Error> {
-        let cluster = self.state().cluster.get();
-        if cluster.member(id).is_some_and(|member| member.is_learner) {
-            return Ok(());
-        }
-        if !ready_to_remove_voter(&cluster, id) {
-            tracing::warn!(member = %id, "rejecting member remove request; not enough healthy members");
-            return Err(api::Error::MemberNotEnoughStarted);
-        }
-        // A member that is down is not part of the active quorum.
-        if id != self.id() && self.peers.active_since(id).is_none() {
-            return Ok(());
-        }
-        let voters = cluster.voters().count();
-        let active = self.connected_voters(&cluster);
-        if active < 1 + 1 + (voters - 1) / 2 {
-            tracing::warn!(member = %id, active, "rejecting member remove request; local member has not been connected to all peers, reconfigure breaks active quorum");
-            return Err(api::Error::Unhealthy);
-        }
         Ok(())
     }
 
-    /// Voters that have been connected for the health interval, this one among them.
-    fn connected_voters(&self, cluster: &Arc<Membership>) -> usize {
-        let Some(since) = Instant::now().checked_sub(HEALTH_INTERVAL) else {
-            return 1;
-        };
-        cluster
-            .voters()
-            .filter(|voter| {
-                voter.id == self.id()
-                    || self
-                        .peers
-                        .active_since(voter.id)
-                        .is_some_and(|active| active < since)
-            })
-            .count()
-    }
-
-    fn is_connected_to_quorum_with_one_more(&self, cluster: &Arc<Membership>) -> bool {
-        let voters = cluster.voters().count();
-        // A cluster of one grows freely: nobody else's life is at stake.
-        voters <= 1 || self.connected_voters(cluster) > (voters + 1) / 2
+    fn members_now(&self) -> Vec<MemberInfo> {
+        let cluster = self.state().cluster.get();
+        cluster.members().cloned().collect()
     }
 }
 
-/// etcd `IsReadyToAddVotingMember`: the started voters are a quorum of one more.
-fn ready_to_add_voter(cluster: &Membership) -> bool {
-    let voters = 1 + cluster.voters().count();
-    let started = cluster.voters().filter(|voter| is_started(voter)).count();
-    if started == 1 && voters == 2 {
-        // The way from one member to two must be open.
-        return true;
+// `POST /quorate/membership`: a conf change as it would stand in the log, with its condition.
+// The answer is the decision: `code` is gRPC's, 0 with all members, else with the text.
+
+fn write_question(change: &Change, expected: Option<Digest>) -> String {
+    let change = change.to_conf_change(0);
+    json!({
+        "type": change.change_type,
+        "member": change.node_id,
+        "context": String::from_utf8_lossy(&change.context),
+        "expected": expected.map(|digest| digest.to_string()),
+    })
+    .to_string()
+}
+
+fn read_question(question: &[u8]) -> Option<(Change, Option<Digest>)> {
+    let question: Value = serde_json::from_slice(question).ok()?;
+    let change = ConfChange {
+        id: 0,
+        change_type: question["type"].as_i64()?.try_into().ok()?,
+        node_id: question["member"].as_u64()?,
+        context: question["context"].as_str()?.to_owned().into(),
+    };
+    let expected = match &question["expected"] {
+        Value::Null => None,
+        expected => Some(Digest::parse(expected.as_str()?)?),
+    };
+    Some((Change::from_conf_change(&change).ok()?, expected))
+}
+
+fn write_answer(answer: Result<Vec<MemberInfo>, api::Error>) -> String {
+    match answer {
+        Ok(members) => {
+            let members = json::encode_member_list(&members);
+            format!("{{\"code\":0,\"members\":{members}}}")
+        }
+        Err(error) => json!({ "code": error.code() as i32, "message": error.text() }).to_string(),
     }
-    started >= voters / 2 + 1
 }
 
-/// etcd `IsReadyToRemoveVotingMember`: without the member the started voters are a quorum.
-fn ready_to_remove_voter(cluster: &Membership, id: MemberId) -> bool {
-    let voters = cluster.voters().filter(|voter| voter.id != id).count();
-    let started = cluster
-        .voters()
-        .filter(|v| v.id != id && is_started(v))
-        .count();
-    started >= voters / 2 + 1
+fn read_answer(answer: &[u8]) -> Option<Result<Vec<MemberInfo>, api::Error>> {
+    let answer: Value = serde_json::from_slice(answer).ok()?;
+    match answer["code"].as_i64()? {
+        0 => {
+            let members = answer["members"].to_string();
+            Some(Ok(json::decode_member_list(members.as_bytes()).ok()?))
+        }
+        _ => Some(Err(api::Error::from_text(answer["message"].as_str()?))),
+    }
 }
 
-/// etcd `IsReadyToPromoteMember`: the learner counts, and as started.
-fn ready_to_promote(cluster: &Membership) -> bool {
-    let voters = 1 + cluster.voters().count();
-    let started = 1 + cluster.voters().filter(|voter| is_started(voter)).count();
-    started >= voters / 2 + 1
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes() -> Vec<Change> {
+        let urls = vec!["http://10.0.0.1:2380".to_owned()];
+        let member = membership::new_member(urls.clone(), false, 1);
+        let learner = membership::new_member(urls.clone(), true, 2);
+        let id = MemberId(u64::MAX);
+        vec![
+            Change::Add(member),
+            Change::AddLearner(learner),
+            Change::Promote(id),
+            Change::Remove(id),
+            Change::Update {
+                id,
+                peer_urls: urls,
+            },
+        ]
+    }
+
+    #[test]
+    fn questions_come_over_whole() {
+        let expected = Digest::parse("00ff00ff00ff00ff");
+        for change in changes() {
+            for expected in [None, expected] {
+                let question = write_question(&change, expected);
+                let read = read_question(question.as_bytes());
+                assert_eq!(read, Some((change.clone(), expected)), "{question}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_question() {
+        let whole = write_question(&changes()[0], Digest::parse("00ff00ff00ff00ff"));
+        for end in 0..whole.len() {
+            assert_eq!(read_question(&whole.as_bytes()[..end]), None);
+        }
+        for (from, to) in [
+            ("\"type\":0", "\"type\":9"),
+            ("\"type\":0", "\"type\":-1"),
+            ("\"member\":", "\"member\":1"),
+            ("00ff00ff00ff00ff", "00ff"),
+        ] {
+            let bad = whole.replace(from, to);
+            assert_ne!(bad, whole);
+            assert_eq!(read_question(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn answers_come_over_with_code_and_text() {
+        let member = membership::new_member(vec!["http://a:1".to_owned()], true, 1);
+        for answer in [
+            Ok(vec![member]),
+            Err(api::Error::Unhealthy),
+            Err(api::Error::NotLeader),
+            Err(api::Error::refused("no")),
+            Err(api::Error::Other("something".into())),
+        ] {
+            let body = write_answer(answer.clone());
+            assert_eq!(read_answer(body.as_bytes()), Some(answer), "{body}");
+        }
+        assert_eq!(read_answer(b"404 page not found"), None);
+    }
 }

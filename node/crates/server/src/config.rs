@@ -50,6 +50,8 @@ pub struct Config {
     /// `--strict-reconfig-check`
     pub strict_reconfig_check: bool,
     /// `--force-new-cluster`
+    /// `--quorate-membership-rule`: `strict` is true, `etcd` keeps etcd's own check only
+    pub strict_membership_rule: bool,
     pub force_new_cluster: bool,
     /// `--unsafe-no-fsync`
     pub unsafe_no_fsync: bool,
@@ -110,6 +112,15 @@ pub enum AutoCompaction {
 
 impl Config {
     /// `<data-dir>/member`
+    /// Which part of the strict reconfiguration rule holds.
+    pub fn membership_rule(&self) -> quorum::Rule {
+        match (self.strict_reconfig_check, self.strict_membership_rule) {
+            (false, _) => quorum::Rule::Off,
+            (true, false) => quorum::Rule::Etcd,
+            (true, true) => quorum::Rule::Strict,
+        }
+    }
+
     pub fn member_dir(&self) -> PathBuf {
         self.data_dir.join("member")
     }
@@ -177,6 +188,7 @@ impl Default for Config {
             max_request_bytes: 1_572_864,
             max_learners: 1,
             auto_compaction: None,
+            strict_membership_rule: true,
             compaction_batch_limit: 1000,
             compaction_sleep_interval: Duration::from_millis(10),
             watch_progress_notify_interval: Duration::from_secs(600),

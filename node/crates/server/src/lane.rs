@@ -176,6 +176,18 @@ impl Lane {
             .await
     }
 
+    /// As [`Lane::propose_conf_change`], but only if this member leads, under an id that
+    /// [`Lane::next_id`] gave; otherwise the answer is `not leader`, and nothing was appended.
+    pub async fn propose_conf_change_here(
+        &self,
+        id: u64,
+        mut change: raftpb::ConfChange,
+    ) -> Reply {
+        change.id = id;
+        self.submit(id, |id| Submission::ConfChangeHere { id, change })
+            .await
+    }
+
     async fn submit(&self, id: u64, submission: impl FnOnce(u64) -> Submission) -> Reply {
         let (sender, receiver) = oneshot::channel();
         let now = Instant::now();

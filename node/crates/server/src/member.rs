@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::committer;
 use crate::config::{ANNOUNCED_VERSION, Config, QUORATE_VERSION, QUOTA_BYTES_DEFAULT};
+use crate::judge::Court;
 use crate::lane::{Lane, Reply};
 use crate::metrics::{self, Text};
 use crate::peers::Peers;
@@ -29,6 +30,8 @@ pub struct Member {
     pub config: Config,
     /// what its threads share
     pub shared: Arc<Shared>,
+    /// where membership steps are judged
+    pub court: Arc<Court>,
     /// the other members
     pub peers: Peers,
     /// monotonic time for leases
@@ -222,8 +225,20 @@ impl Member {
             .map_or_else(String::new, |version| version.to_string())
     }
 
-    /// `GET /version`
+    /// `GET /version` on the client port: etcd's fields
     pub fn version_json(&self) -> String {
+        self.versions().to_string()
+    }
+
+    /// `GET /version` on the peer port: beside etcd's fields our own version, by which members
+    /// of ours know each other
+    pub fn peer_version_json(&self) -> String {
+        let mut versions = self.versions();
+        versions["quorate"] = QUORATE_VERSION.into();
+        versions.to_string()
+    }
+
+    fn versions(&self) -> serde_json::Value {
         let cluster = self.state().cluster.get();
         let cluster = cluster
             .version()
@@ -237,7 +252,6 @@ impl Member {
             "etcdcluster": cluster,
             "storage": storage,
         })
-        .to_string()
     }
 
     /// One `/health` answer.
@@ -393,6 +407,7 @@ impl Member {
             "The revision of the last compaction in store.",
             state.mvcc.compact_revision(),
         );
+        self.court.write_metrics(&mut text);
         self.peers.write_metrics(&mut text);
         metrics::process(&mut text);
         text.finish()

@@ -88,6 +88,11 @@ fn timeouts(config: &Config) -> Timeouts {
 }
 
 impl Peers {
+    /// The transport, for who asks about connections.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// Serves the peer port in the current runtime.
     pub fn serve(&self, listener: std::net::TcpListener) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -216,6 +221,46 @@ impl Peers {
         Err(last)
     }
 
+    /// Whose program the member runs; `None` when it does not say.
+    pub async fn program(&self, id: MemberId, deadline: Instant) -> Option<Programs> {
+        match self.asks(deadline).version(&self.urls(id)).await {
+            Ok(versions) if versions.quorate.is_some() => Some(Programs::Quorate),
+            Ok(_) => Some(Programs::Etcd),
+            Err(error) => {
+                tracing::debug!(%error, member = %id, "asking a member for its program failed");
+                None
+            }
+        }
+    }
+
+    /// Puts a membership call to the leader, one of ours. `NotLeader`: it was certainly not
+    /// decided there; `Timeout`: nobody knows.
+    pub async fn membership(
+        &self,
+        leader: MemberId,
+        question: String,
+        deadline: Instant,
+    ) -> Result<Bytes, api::Error> {
+        let cluster = ClusterId(self.shared.cluster_id);
+        let question = Bytes::from(question);
+        for url in self.urls(leader) {
+            let asked = self.asks(deadline);
+            match asked.membership(&url, cluster, question.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(rafthttp::Error::Unreachable { .. } | rafthttp::Error::BadUrl { .. }) => {}
+                Err(error @ rafthttp::Error::Status { .. }) => {
+                    tracing::warn!(%error, %leader, "the leader does not take membership calls");
+                    return Err(api::Error::NotLeader);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, %leader, "whether the leader decided is not known");
+                    return Err(api::Error::Timeout);
+                }
+            }
+        }
+        Err(api::Error::NotLeader)
+    }
+
     /// Asks the leader to promote a learner; all members afterwards.
     pub async fn promote(
         &self,
@@ -337,6 +382,15 @@ fn from_lease_answer(error: &rafthttp::Error) -> api::Error {
         rafthttp::Error::Timeout { .. } => api::Error::Timeout,
         other => api::Error::Other(other.to_string().into()),
     }
+}
+
+/// Whose program a member runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// ours
+    Quorate,
+    /// etcd
+    Etcd,
 }
 
 /// From raft to the peers.
@@ -522,7 +576,7 @@ impl Port {
 impl PeerApi for Port {
     fn version(&self) -> Bytes {
         self.get()
-            .map_or_else(|_| Bytes::new(), |(member, _)| member.version_json().into())
+            .map_or_else(|_| Bytes::new(), |(member, _)| member.peer_version_json().into())
     }
 
     fn members(&self) -> Bytes {
@@ -550,6 +604,20 @@ impl PeerApi for Port {
                     };
                     Err(Refusal::text(status, promote_text(&error)))
                 }
+            }
+        })
+    }
+
+    fn membership(&self, question: Bytes) -> BoxFuture<'static, Answer<Bytes>> {
+        let found = self.get();
+        Box::pin(async move {
+            let (member, lane) = found?;
+            match member.membership_asked(&lane, &question).await {
+                Some(answer) => Ok(answer.into()),
+                None => Err(Refusal::text(
+                    http::StatusCode::BAD_REQUEST,
+                    "error unmarshalling request",
+                )),
             }
         })
     }

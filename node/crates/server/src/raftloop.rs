@@ -39,6 +39,13 @@ pub enum Submission {
         /// the change, its id filled
         change: ConfChange,
     },
+    /// a membership change that only a leader may take
+    ConfChangeHere {
+        /// request id
+        id: u64,
+        /// the change, its id filled
+        change: ConfChange,
+    },
 }
 
 #[derive(Default)]
@@ -91,6 +98,10 @@ impl RaftInbox {
                     Submission::ConfChange { id, change } => Proposal {
                         tag: id,
                         payload: Payload::ConfChange(change),
+                    },
+                    Submission::ConfChangeHere { id, change } => Proposal {
+                        tag: id,
+                        payload: Payload::ConfChangeHere(change),
                     },
                 },
             ));

@@ -305,7 +305,7 @@ impl Shared {
             DropReason::TooLarge { .. } => api::Error::RequestTooLarge,
             DropReason::ConfChangePending => api::Error::TooManyRequests,
             DropReason::Invalid(error) => api::Error::Other(error.to_string().into()),
-            DropReason::Judged(text) => api::Error::Other(text.clone().into()),
+            DropReason::Judged(text) => api::Error::from_text(text),
             DropReason::Removed => api::Error::Stopped,
         };
         tracing::debug!(request = id, %reason, "a proposal was dropped");

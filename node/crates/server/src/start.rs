@@ -18,6 +18,7 @@ use crate::boot::Booted;
 use crate::committer::{self, CommitterThread};
 use crate::config::Config;
 use crate::errands::PoolErrands;
+use crate::judge::{self, Court};
 use crate::lane::Lane;
 use crate::member::Member;
 use crate::monitor;
@@ -124,6 +125,13 @@ pub fn start(
     }));
 
     let mut raft_config = raftnode::Config::new(id, Box::new(RealRng::new()));
+    let court = Arc::new(Court::new(
+        config.membership_rule(),
+        config.tick,
+        config.election_timeout(),
+        shared.clone(),
+    ));
+    raft_config.judge = Some(Box::new(judge::Leader(court.clone())));
     raft_config.election_ticks = config.election_ticks;
     let tick_ms = config.tick.as_millis().max(1);
     raft_config.read_retry_ticks = (500 / tick_ms).max(1) as u32;
@@ -187,6 +195,7 @@ pub fn start(
 
     let port: Arc<Port> = Arc::default();
     let (peers, outbound) = peers::start(&config, &shared, &received, &port, peers_runtime)?;
+    court.set_transport(peers.handle());
     let raft_loop = RaftLoop {
         node,
         inbox: shared.inbox.clone(),
@@ -201,6 +210,7 @@ pub fn start(
     let member = Arc::new(Member {
         config,
         shared,
+        court,
         peers,
         clock: clock.clone(),
         committer: control,

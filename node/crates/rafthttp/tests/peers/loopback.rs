@@ -353,6 +353,14 @@ fn promise_12_every_question_has_its_answer_or_an_exact_reason() {
         )
     );
     assert_eq!(promote(9, None).0, 404);
+    let membership = |cluster, question| {
+        let question = Bytes::from_static(question);
+        a.runtime.block_on(asks.membership(&url, cluster, question))
+    };
+    assert_eq!(membership(CLUSTER, b"{}").unwrap(), "{\"code\":0}");
+    assert_eq!(status(membership(CLUSTER, b"[").map(|_| ())).0, 400);
+    let other = rafthttp::ClusterId(CLUSTER.0 + 1);
+    assert_eq!(status(membership(other, b"{}").map(|_| ())).0, 412);
     let said = a.runtime.block_on(asks.lease_renew(&url, 6));
     assert_eq!(
         status(said.map(|_| ())),
