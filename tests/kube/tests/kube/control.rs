@@ -37,9 +37,15 @@ impl Control {
         run(Command::new(program("kubeload")).args([Path::new("pki"), &dir, Path::new(&port)]));
         let kubeconfig = dir.join("admin.kubeconfig");
         let api = api_server(cluster, cache, &dir, &port);
-        run(Command::new(program("kubeload")).arg("ready").arg(&kubeconfig));
+        run(Command::new(program("kubeload"))
+            .arg("ready")
+            .arg(&kubeconfig));
         let manager = controller_manager(&dir, &kubeconfig);
-        Self { kubeconfig, api, manager }
+        Self {
+            kubeconfig,
+            api,
+            manager,
+        }
     }
 
     /// kubectl, with its output when it succeeds.
@@ -64,14 +70,23 @@ impl Control {
 
     /// The API server's metrics, in the text format.
     pub fn metrics(&self) -> String {
-        self.kubectl(&["get", "--raw", "/metrics"]).expect("the API server serves its metrics")
+        self.kubectl(&["get", "--raw", "/metrics"])
+            .expect("the API server serves its metrics")
     }
 
     /// That both still run: neither has given up on its store.
     pub fn assert_running(&mut self) {
         for process in [&mut self.api, &mut self.manager] {
-            if let Some(status) = process.child.try_wait().expect("our own child can be asked") {
-                panic!("{} has ended with {status}:\n{}", process.name, process.log_tail());
+            if let Some(status) = process
+                .child
+                .try_wait()
+                .expect("our own child can be asked")
+            {
+                panic!(
+                    "{} has ended with {status}:\n{}",
+                    process.name,
+                    process.log_tail()
+                );
             }
         }
     }
@@ -79,7 +94,11 @@ impl Control {
 
 fn api_server(cluster: &Cluster, cache: Cache, dir: &Path, port: &str) -> Process {
     let file = |name: &str| dir.join(name).display().to_string();
-    let urls: Vec<&str> = cluster.members.iter().map(|member| member.client_url.as_str()).collect();
+    let urls: Vec<&str> = cluster
+        .members
+        .iter()
+        .map(|member| member.client_url.as_str())
+        .collect();
     let mut flags = vec![
         format!("--etcd-servers={}", urls.join(",")),
         format!("--etcd-compaction-interval={COMPACTION}"),
@@ -108,7 +127,10 @@ fn api_server(cluster: &Cluster, cache: Cache, dir: &Path, port: &str) -> Proces
 fn controller_manager(dir: &Path, kubeconfig: &Path) -> Process {
     let flags = [
         format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--service-account-private-key-file={}", dir.join("sa.key").display()),
+        format!(
+            "--service-account-private-key-file={}",
+            dir.join("sa.key").display()
+        ),
         format!("--root-ca-file={}", dir.join("ca.crt").display()),
         "--leader-elect=false".to_owned(),
         // It needs no door of its own.
@@ -124,13 +146,20 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Runs a program that must succeed; its standard output.
 pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("a tool can be started");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .expect("a tool can be started");
     assert!(output.status.success(), "{command:?}: {}", said(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn said(output: &Output) -> String {
-    format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
+    format!(
+        "{}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    )
 }
 
 /// One running program and its log; it ends with the test.
@@ -154,7 +183,11 @@ impl Process {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
-        Self { name, child, log: path }
+        Self {
+            name,
+            child,
+            log: path,
+        }
     }
 
     fn log_text(&self) -> String {
@@ -181,11 +214,13 @@ impl Drop for Process {
 
 /// Asks kubectl until its answer is the expected one.
 pub fn until(control: &Control, words: &[&str], expected: &str) {
-    eventually(&format!("{expected:?} from kubectl {words:?}"), Duration::from_secs(40), || {
-        match control.kubectl(words) {
+    eventually(
+        &format!("{expected:?} from kubectl {words:?}"),
+        Duration::from_secs(40),
+        || match control.kubectl(words) {
             Ok(text) if text.trim() == expected => Ok(()),
             Ok(text) => Err(format!("it says {text:?}")),
             Err(error) => Err(error),
-        }
-    });
+        },
+    );
 }

@@ -32,7 +32,13 @@ pub fn memory(pid: u32) -> (u64, u64) {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the member runs");
     let field = |name: &str| {
         text.lines()
-            .find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok())
+            .find_map(|line| {
+                line.strip_prefix(name)?
+                    .split_ascii_whitespace()
+                    .next()?
+                    .parse()
+                    .ok()
+            })
             .unwrap_or_else(|| panic!("/proc/{pid}/status has no {name}"))
     };
     (field("VmRSS:"), field("RssAnon:"))
@@ -45,22 +51,31 @@ pub fn cpu(pid: u32) -> f64 {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the member runs");
     // The second field is a name in parentheses and may hold blanks; user time is the 12th behind it.
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 = rest.split_ascii_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+    let ticks: u64 = rest
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|word| word.parse::<u64>().ok())
+        .sum();
     ticks as f64 / TICKS_PER_SECOND
 }
 
 /// The API server's calls to its store, by kind, from its metrics.
 pub fn store_calls(metrics: &str) -> Vec<(String, u64, f64)> {
     let mut kinds: Vec<(String, u64, f64)> = Vec::new();
-    for (part, is_count) in
-        [("etcd_request_duration_seconds_count{", true), ("etcd_request_duration_seconds_sum{", false)]
-    {
+    for (part, is_count) in [
+        ("etcd_request_duration_seconds_count{", true),
+        ("etcd_request_duration_seconds_sum{", false),
+    ] {
         for (labels, value) in samples(metrics, part) {
             let kind = label(labels, "operation").unwrap_or("unknown").to_owned();
             if !kinds.iter().any(|(name, ..)| *name == kind) {
                 kinds.push((kind.clone(), 0, 0.0));
             }
-            let entry = kinds.iter_mut().find(|(name, ..)| *name == kind).expect("pushed just now");
+            let entry = kinds
+                .iter_mut()
+                .find(|(name, ..)| *name == kind)
+                .expect("pushed just now");
             if is_count {
                 entry.1 += value as u64;
             } else {
@@ -78,7 +93,11 @@ pub fn store_calls(metrics: &str) -> Vec<(String, u64, f64)> {
 /// The sum of a metric's samples whose labels contain all these.
 pub fn total(metrics: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
     samples(metrics, &format!("{name}{{"))
-        .filter(|(text, _)| labels.iter().all(|(key, value)| label(text, key) == Some(value)))
+        .filter(|(text, _)| {
+            labels
+                .iter()
+                .all(|(key, value)| label(text, key) == Some(value))
+        })
         .map(|(_, value)| value)
         .sum()
 }
@@ -114,21 +133,42 @@ fn table(cache: Cache, runs: &[(&str, &Figures)]) -> String {
         }
         text.push('\n');
     };
-    let each = |value: &dyn Fn(&Figures) -> String| runs.iter().map(|(_, run)| value(run)).collect::<Vec<_>>();
+    let each = |value: &dyn Fn(&Figures) -> String| {
+        runs.iter().map(|(_, run)| value(run)).collect::<Vec<_>>()
+    };
     let mib = |all: &[u64]| {
-        let all: Vec<String> = all.iter().map(|kib| format!("{:.0}", *kib as f64 / 1024.0)).collect();
+        let all: Vec<String> = all
+            .iter()
+            .map(|kib| format!("{:.0}", *kib as f64 / 1024.0))
+            .collect();
         all.join(" ")
     };
-    line(&format!("kube, cache: {cache:?}"), runs.iter().map(|(name, _)| (*name).to_owned()).collect());
+    line(
+        &format!("kube, cache: {cache:?}"),
+        runs.iter().map(|(name, _)| (*name).to_owned()).collect(),
+    );
     line("members, resident MiB", each(&|run| mib(&run.resident_kib)));
-    line("members, anonymous MiB", each(&|run| mib(&run.anonymous_kib)));
+    line(
+        "members, anonymous MiB",
+        each(&|run| mib(&run.anonymous_kib)),
+    );
     line("members, CPU s", each(&|run| format!("{:.1}", run.cpu_s)));
-    for (step, of) in [("objects", (|run| &run.objects) as fn(&Figures) -> &Value), ("failover", |run| &run.writes)] {
-        let Some(kinds) = of(runs[0].1)["requests"].as_object() else { continue };
+    for (step, of) in [
+        ("objects", (|run| &run.objects) as fn(&Figures) -> &Value),
+        ("failover", |run| &run.writes),
+    ] {
+        let Some(kinds) = of(runs[0].1)["requests"].as_object() else {
+            continue;
+        };
         for kind in kinds.keys() {
             let cell = |run: &Figures| {
                 let one = &of(run)["requests"][kind];
-                format!("{:.1} {:.1} {}", number(&one["p50_ms"]), number(&one["p99_ms"]), one["count"])
+                format!(
+                    "{:.1} {:.1} {}",
+                    number(&one["p50_ms"]),
+                    number(&one["p99_ms"]),
+                    one["count"]
+                )
             };
             line(&format!("{step}: {kind}, p50 p99 ms, count"), each(&cell));
         }
@@ -138,13 +178,32 @@ fn table(cache: Cache, runs: &[(&str, &Figures)]) -> String {
             run.store_calls
                 .iter()
                 .find(|(name, ..)| name == kind)
-                .map_or("none".to_owned(), |(_, count, mean)| format!("{mean:.2} {count}"))
+                .map_or("none".to_owned(), |(_, count, mean)| {
+                    format!("{mean:.2} {count}")
+                })
         };
-        line(&format!("API server to store: {kind}, mean ms, count"), each(&cell));
+        line(
+            &format!("API server to store: {kind}, mean ms, count"),
+            each(&cell),
+        );
     }
-    line("failover: longest time without a write, ms", each(&|run| run.writes["gap_ms"].to_string()));
-    line("failover: acknowledged, failed writes", each(&|run| format!("{} {}", run.writes["acknowledged"], run.writes["failed"])));
-    line("failover: complaints in the log", each(&|run| run.complaints.to_string()));
+    line(
+        "failover: longest time without a write, ms",
+        each(&|run| run.writes["gap_ms"].to_string()),
+    );
+    line(
+        "failover: acknowledged, failed writes",
+        each(&|run| format!("{} {}", run.writes["acknowledged"], run.writes["failed"])),
+    );
+    line(
+        "failover: complaints in the log",
+        each(&|run| run.complaints.to_string()),
+    );
+    for (name, run) in runs {
+        for (answer, count) in run.writes["failures"].as_object().into_iter().flatten() {
+            let _ = writeln!(text, "failover, {name}: {count} failed with {answer:?}");
+        }
+    }
     text
 }
 

@@ -25,8 +25,16 @@ pub fn storage_complaints(log: &str) -> Vec<Complaint<'_>> {
 /// Words by which the storage layer, etcd's client in it, and gRPC below are known.
 fn of_storage(complaint: &Complaint<'_>) -> bool {
     let words = [
-        "etcd", "grpc", "rpc error", "storage error", "leader", "compact", "deadline", "timed out",
-        "cacher", "connection refused",
+        "etcd",
+        "grpc",
+        "rpc error",
+        "storage error",
+        "leader",
+        "compact",
+        "deadline",
+        "timed out",
+        "cacher",
+        "connection refused",
     ];
     words.iter().any(|word| complaint.line.contains(word))
 }
@@ -37,7 +45,10 @@ fn complaint_of_client(line: &str) -> Option<Complaint<'_>> {
         && !line.contains("\"level\":\"debug\"");
     let (_, rest) = line.split_once("\"ts\":\"").filter(|_| is_complaint)?;
     let time = rest.split_once('T')?.1.split_once('Z')?.0;
-    Some(Complaint { second: second_of_day(time)?, line })
+    Some(Complaint {
+        second: second_of_day(time)?,
+        line,
+    })
 }
 
 fn complaint(line: &str) -> Option<Complaint<'_>> {
@@ -49,7 +60,10 @@ fn complaint(line: &str) -> Option<Complaint<'_>> {
     if !is_complaint {
         return None;
     }
-    Some(Complaint { second: second_of_day(words.next()?)?, line })
+    Some(Complaint {
+        second: second_of_day(words.next()?)?,
+        line,
+    })
 }
 
 /// `20:28:00.5` as seconds.
@@ -74,7 +88,10 @@ fn a_log_line_has_a_level_a_time_and_a_subject() {
                W1123 00:00:00.250000 1 a.go:1] a deprecated thing\n\
                goroutine 1 [running]:\nE1123\n\
                {\"level\":\"warn\",\"ts\":\"2026-11-23T20:28:02.5Z\",\"logger\":\"etcd-client\"}\n";
-    let seconds: Vec<f64> = storage_complaints(log).iter().map(|one| one.second).collect();
+    let seconds: Vec<f64> = storage_complaints(log)
+        .iter()
+        .map(|one| one.second)
+        .collect();
     assert_eq!(seconds, [73_681.5, 73_682.5]);
     assert!(between(73_681.5, 73_681_000, 73_682_000));
     assert!(!between(73_681.5, 73_682_000, 73_683_000));

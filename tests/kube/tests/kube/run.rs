@@ -21,9 +21,15 @@ pub struct Size {
 
 impl Size {
     /// For `make test`: more than two pages.
-    pub const SLICE: Self = Self { objects: 1_200, writes: 800 };
+    pub const SLICE: Self = Self {
+        objects: 1_200,
+        writes: 800,
+    };
     /// What the issue of the store asks for.
-    pub const WHOLE: Self = Self { objects: 5_000, writes: 4_000 };
+    pub const WHOLE: Self = Self {
+        objects: 5_000,
+        writes: 4_000,
+    };
 }
 
 /// Where the Deployment and the objects are; what is written over the failover stands alone.
@@ -41,9 +47,18 @@ pub fn run(kind: Kind, cache: Cache, size: Size) -> Figures {
     let mut control = Control::start(&cluster, cache);
     deploy(&control);
     let objects = load_objects(&control, size);
-    let (resident_kib, anonymous_kib): (Vec<u64>, Vec<u64>) =
-        cluster.members.iter().filter_map(testkit::Member::pid).map(figures::memory).unzip();
-    let cpu_s = cluster.members.iter().filter_map(testkit::Member::pid).map(figures::cpu).sum();
+    let (resident_kib, anonymous_kib): (Vec<u64>, Vec<u64>) = cluster
+        .members
+        .iter()
+        .filter_map(testkit::Member::pid)
+        .map(figures::memory)
+        .unzip();
+    let cpu_s = cluster
+        .members
+        .iter()
+        .filter_map(testkit::Member::pid)
+        .map(figures::cpu)
+        .sum();
     let failover = fail_over(&mut cluster, &control, size);
     control.assert_running();
     let metrics = control.metrics();
@@ -65,26 +80,59 @@ pub fn run(kind: Kind, cache: Cache, size: Size) -> Figures {
 
 /// A Deployment becomes Pods; no scheduler runs, so they wait for a node.
 fn deploy(control: &Control) {
-    let ok = |words: &[&str]| control.kubectl(words).unwrap_or_else(|error| panic!("{error}"));
+    let ok = |words: &[&str]| {
+        control
+            .kubectl(words)
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
     ok(&["create", "namespace", OBJECTS]);
     ok(&["create", "namespace", WRITES]);
     let replicas = format!("--replicas={REPLICAS}");
-    ok(&["-n", OBJECTS, "create", "deployment", "web", "--image=web.invalid/web", &replicas]);
+    ok(&[
+        "-n",
+        OBJECTS,
+        "create",
+        "deployment",
+        "web",
+        "--image=web.invalid/web",
+        &replicas,
+    ]);
     let of = |path: &'static str| ["-n", OBJECTS, "get", "deployment", "web", "-o", path];
-    until(control, &of("jsonpath={.status.unavailableReplicas}"), REPLICAS);
-    let phases = ["-n", OBJECTS, "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].status.phase}"];
+    until(
+        control,
+        &of("jsonpath={.status.unavailableReplicas}"),
+        REPLICAS,
+    );
+    let phases = [
+        "-n",
+        OBJECTS,
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "-o",
+        "jsonpath={.items[*].status.phase}",
+    ];
     until(control, &phases, "Pending Pending Pending");
 }
 
 fn load(control: &Control, word: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(control::program("kubeload"));
-    command.arg(word).arg(&control.kubeconfig).arg(format!("--namespace={word}")).args(flags);
+    command
+        .arg(word)
+        .arg(&control.kubeconfig)
+        .arg(format!("--namespace={word}"))
+        .args(flags);
     command
 }
 
 fn load_objects(control: &Control, size: Size) -> Value {
     let count = format!("--objects={}", size.objects);
-    let said = control::run(&mut load(control, OBJECTS, &[&count, "--bytes=1024", "--expire"]));
+    let said = control::run(&mut load(
+        control,
+        OBJECTS,
+        &[&count, "--bytes=1024", "--expire"],
+    ));
     serde_json::from_str(&said).expect("kubeload prints JSON")
 }
 
@@ -108,8 +156,15 @@ fn fail_over(cluster: &mut Cluster, control: &Control, size: Size) -> Failover {
     let mut reach = |goal: u64| loop {
         let mut line = String::new();
         let bytes = said.read_line(&mut line).expect("a pipe of our own");
-        assert!(bytes > 0, "kubeload ended before {goal} writes were acknowledged: {}", rest(&mut writer));
-        let count = line.trim().strip_prefix("acknowledged ").and_then(|number| number.parse::<u64>().ok());
+        assert!(
+            bytes > 0,
+            "kubeload ended before {goal} writes were acknowledged: {}",
+            rest(&mut writer)
+        );
+        let count = line
+            .trim()
+            .strip_prefix("acknowledged ")
+            .and_then(|number| number.parse::<u64>().ok());
         if let Some(count) = count.filter(|count| *count >= goal) {
             return count;
         }
@@ -129,7 +184,11 @@ fn fail_over(cluster: &mut Cluster, control: &Control, size: Size) -> Failover {
     assert!(status.success(), "kubeload writes: {complaint}");
     let line = last.lines().last().unwrap_or_default();
     let result = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"));
-    Failover { result, killed_at_ms, lost: cluster.members[leader].endpoint() }
+    Failover {
+        result,
+        killed_at_ms,
+        lost: cluster.members[leader].endpoint(),
+    }
 }
 
 fn rest(child: &mut std::process::Child) -> String {
@@ -141,24 +200,47 @@ fn rest(child: &mut std::process::Child) -> String {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("it is after 1970");
     u64::try_from(since.as_millis()).expect("and not yet the end of time")
 }
 
 /// The API server reads lists as streams, and never had to do without; its cache is as fresh as the store
 /// says, which it asks for by progress requests.
 fn assert_streams(metrics: &str, log: &str, cache: Cache) {
-    let streamed = figures::total(metrics, "etcd_requests_total", &[("operation", "listStream")]);
+    let streamed = figures::total(
+        metrics,
+        "etcd_requests_total",
+        &[("operation", "listStream")],
+    );
     assert!(streamed > 0.0, "no list came as a stream");
-    assert!(!log.contains("does not support RangeStream"), "it fell back to lists in pages");
-    assert!(!log.contains("RequestWatchProgress feature is not supported"), "no watch progress");
+    assert!(
+        !log.contains("does not support RangeStream"),
+        "it fell back to lists in pages"
+    );
+    assert!(
+        !log.contains("RequestWatchProgress feature is not supported"),
+        "no watch progress"
+    );
     if cache == Cache::Default {
         let reads = |fallback: &str, success: &str| {
             let labels = [("fallback", fallback), ("success", success)];
-            figures::total(metrics, "apiserver_watch_cache_consistent_read_total", &labels)
+            figures::total(
+                metrics,
+                "apiserver_watch_cache_consistent_read_total",
+                &labels,
+            )
         };
-        let (fresh, fallen, failed) = (reads("false", "true"), reads("true", "true"), reads("true", "false"));
-        assert!(fresh > 0.0, "no read was served from the cache at the store's revision");
+        let (fresh, fallen, failed) = (
+            reads("false", "true"),
+            reads("true", "true"),
+            reads("true", "false"),
+        );
+        assert!(
+            fresh > 0.0,
+            "no read was served from the cache at the store's revision"
+        );
         // Only in the failover may the store be unable to say how far it is.
         assert!(
             fallen + failed <= fresh / 10.0,
@@ -169,10 +251,16 @@ fn assert_streams(metrics: &str, log: &str, cache: Cache) {
 
 /// The API server compacts, and the store has done it.
 fn assert_compacted(cluster: &Cluster, log: &str) {
-    assert!(log.contains("etcd: compacted rev"), "the API server has not compacted");
+    assert!(
+        log.contains("etcd: compacted rev"),
+        "the API server has not compacted"
+    );
     let output = cluster.etcdctl().run(&["get", "/registry/none", "--rev=1"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("required revision has been compacted"), "revision 1 is still served: {said}");
+    assert!(
+        said.contains("required revision has been compacted"),
+        "revision 1 is still served: {said}"
+    );
 }
 
 /// No complaint about the store but around the failover; their number.
@@ -183,7 +271,9 @@ fn assert_quiet(cluster: &Cluster, log: &str, failover: &Failover) -> usize {
         .iter()
         .filter(|one| !klog::between(one.second, failover.killed_at_ms, until))
         // While a member is down, its address cannot be dialled; that is no error of the storage.
-        .filter(|one| !(one.line.contains(&failover.lost) && one.line.contains("connection refused")))
+        .filter(|one| {
+            !(one.line.contains(&failover.lost) && one.line.contains("connection refused"))
+        })
         .map(|one| one.line)
         .collect();
     assert!(
@@ -198,17 +288,28 @@ fn assert_quiet(cluster: &Cluster, log: &str, failover: &Failover) -> usize {
 
 /// All members hold the same, the one that was killed too.
 fn assert_same_everywhere(cluster: &Cluster) {
-    eventually("the same hash on all members", Duration::from_secs(20), || {
-        let hashes = cluster.etcdctl().json(&["endpoint", "hashkv"]);
-        let hashes: Vec<String> = hashes
-            .as_array()
-            .expect("one a member")
-            .iter()
-            .map(|one| {
-                let one = &one["HashKV"];
-                format!("{} {} {}", one["hash"], one["compact_revision"], one["header"]["revision"])
-            })
-            .collect();
-        if hashes.iter().all(|hash| *hash == hashes[0]) { Ok(()) } else { Err(hashes.join(", ")) }
-    });
+    eventually(
+        "the same hash on all members",
+        Duration::from_secs(20),
+        || {
+            let hashes = cluster.etcdctl().json(&["endpoint", "hashkv"]);
+            let hashes: Vec<String> = hashes
+                .as_array()
+                .expect("one a member")
+                .iter()
+                .map(|one| {
+                    let one = &one["HashKV"];
+                    format!(
+                        "{} {} {}",
+                        one["hash"], one["compact_revision"], one["header"]["revision"]
+                    )
+                })
+                .collect();
+            if hashes.iter().all(|hash| *hash == hashes[0]) {
+                Ok(())
+            } else {
+                Err(hashes.join(", "))
+            }
+        },
+    );
 }
