@@ -136,47 +136,48 @@ pub async fn range_stream(
     if mvcc::has_revision_filters(&request) {
         return Err(api::Error::RangeStreamRevisionFilters.into());
     }
+    if !request.serializable {
+        door.lane.linearizable_read().await?;
+    }
+    let mut cursor = RangeCursor::new(request);
+    // The first chunk before the answer's headers: a revision that is not there fails the call as
+    // a whole, as grpc-go sends it.
+    let first = next_chunk(&door, &mut cursor)?;
     let (sender, receiver) = mpsc::channel(STREAM_CHUNKS_WAITING);
     tokio::spawn(async move {
-        let result = stream_chunks(&door, request, &sender).await;
+        let result = send_chunks(&door, cursor, first, &sender).await;
         let _ = sender.send(Outgoing::End(result)).await;
     });
     Ok(grpc::stream_response(receiver))
 }
 
-async fn stream_chunks(
+async fn send_chunks(
     door: &Door,
-    request: pb::RangeRequest,
+    mut cursor: RangeCursor,
+    first: Option<pb::RangeResponse>,
     sender: &mpsc::Sender<Outgoing>,
 ) -> Result<(), Status> {
-    if !request.serializable {
-        door.lane.linearizable_read().await?;
-    }
-    let state = door.member.state();
-    let mut cursor = RangeCursor::new(request);
-    loop {
-        let chunk = cursor
-            .next(state.mvcc.as_ref(), door.config.max_request_bytes)
-            .map_err(|error| server::from_mvcc(&error))?;
-        let Some(mut chunk) = chunk else {
-            return Ok(());
-        };
+    let mut next = first;
+    while let Some(mut chunk) = next {
         if chunk.header.is_some() {
             door.fill(&mut chunk.header);
         }
-        let message = pb::RangeStreamResponse {
-            range_response: Some(chunk),
-        };
-        if sender
-            .send(Outgoing::Message(grpc::encode(&message)))
-            .await
-            .is_err()
-        {
+        let message = pb::RangeStreamResponse { range_response: Some(chunk) };
+        if sender.send(Outgoing::Message(grpc::encode(&message))).await.is_err() {
             return Ok(());
         }
         // A long list must not keep the other requests of this runtime waiting.
         tokio::task::yield_now().await;
+        next = next_chunk(door, &mut cursor)?;
     }
+    Ok(())
+}
+
+fn next_chunk(door: &Door, cursor: &mut RangeCursor) -> Result<Option<pb::RangeResponse>, Status> {
+    let state = door.member.state();
+    cursor
+        .next(state.mvcc.as_ref(), door.config.max_request_bytes)
+        .map_err(|error| server::from_mvcc(&error).into())
 }
 
 fn unexpected(what: &str, response: &apply::Response) -> Status {

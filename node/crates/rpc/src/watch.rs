@@ -22,9 +22,6 @@ const RESPONSES_WAITING: usize = 16;
 /// `ctrlStreamBufLen`).
 const ANSWERS_WAITING_MAX: usize = 16;
 
-/// How often a stream that requires a leader looks for one.
-const LEADER_CHECK: Duration = Duration::from_millis(100);
-
 /// Watch.Watch
 pub fn watch(
     door: Arc<Door>,
@@ -114,7 +111,7 @@ async fn send_responses(
             .into_message(stream.mvcc())
             .map_err(|error| Status::from(server::from_mvcc(&error)))?;
         let parts = if may_fragment {
-            fragments(message, door.config.max_request_bytes)
+            fragments(message, door.config.message_bytes_max())
         } else {
             vec![message]
         };
@@ -134,14 +131,14 @@ async fn send_responses(
 /// Ends once there has been no leader for three election time-outs (etcd's stream interceptor).
 async fn leader_lost(door: &Door) -> Status {
     let patience = 3 * door.member.config.election_timeout();
+    let mut leadership = door.member.shared.leadership();
     loop {
-        tokio::time::sleep(LEADER_CHECK).await;
-        if door
-            .member
-            .shared
-            .leader_lost_at()
-            .is_some_and(|lost| lost.elapsed() > patience)
-        {
+        // Nothing wakes a stream while there is a leader; there are many streams.
+        if leadership.wait_for(|soft| soft.leader.is_none()).await.is_err() {
+            return api::Error::Stopped.into();
+        }
+        let found = leadership.wait_for(|soft| soft.leader.is_some());
+        if tokio::time::timeout(patience, found).await.is_err() {
             return api::Error::NoLeader.into();
         }
     }

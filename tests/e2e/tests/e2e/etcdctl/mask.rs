@@ -40,6 +40,7 @@ impl Mask {
         self.values.push((name.to_owned(), format!("{id:x}")));
         self.values.push((format!("{name}.decimal"), id.to_string()));
         self.known.push((format!("{id:016x}"), format!("<{name}>")));
+        self.known.push((format!("{id:>16x}"), format!("<{name}>")));
         self.known.push((format!("{id:x}"), format!("<{name}>")));
         self.known.push((id.to_string(), format!("<{name}>")));
     }
