@@ -209,24 +209,49 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
     let snapshotter = Snapshotter::new(disk.clone(), &config.snap_dir());
     snapshotter.clean_up()?;
     let records = wal::valid_snapshots(disk.as_ref(), &config.wal_dir())?;
-    let last = records.last().cloned().unwrap_or_default();
+    // The newest, not the last written: a snapshot of our own may be written after a received one
+    // that is newer.
+    let last = records
+        .into_iter()
+        .max_by_key(|record| record.index)
+        .unwrap_or_default();
     adopt_received_database(disk, config, &snapshotter, &last)?;
 
-    let (wal, on_disk) = Wal::open(disk.clone(), &config.wal_dir(), last.clone())?;
+    let (mut wal, on_disk) = Wal::open(disk.clone(), &config.wal_dir(), last.clone())?;
     let id = MemberId(on_disk.metadata.node_id);
     let cluster_id = on_disk.metadata.cluster_id;
     let (backend, writer, committer) = open_backend(disk, config)?;
     membership::store::check_schema(&backend.view())?;
-    let membership = Membership::load(&backend.view(), cluster_id, id, config.max_learners)?;
-    let in_database = membership.conf_state().clone();
     let applied = backend.committed_index();
-    if applied < last.index && applied != 0 {
+    if applied < last.index {
         return Err(Error::DatabaseBehind {
             db: config.database_path(),
             applied,
             snapshot: last.index,
         });
     }
+    if applied == 0
+        && last.index == 0
+        && on_disk.hard_state == HardState::default()
+        && let Some(membership) = unfinished_bootstrap(config, id, cluster_id)?
+    {
+        tracing::info!("the first start was cut off before its log was written; doing it again");
+        let recovered = write_bootstrap(&mut wal, &membership)?;
+        let cluster = Arc::new(Cluster::new(membership));
+        let applier = Applier::open(backend, writer, cluster, apply_config(config)?)?;
+        return Ok(Booted {
+            id,
+            cluster_id,
+            wal,
+            snapshotter,
+            recovered,
+            applier,
+            committer,
+            fresh: true,
+        });
+    }
+    let membership = Membership::load(&backend.view(), cluster_id, id, config.max_learners)?;
+    let in_database = membership.conf_state().clone();
     let last_index = on_disk
         .entries
         .last()
@@ -264,6 +289,36 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
         committer,
         fresh: false,
     })
+}
+
+/// The members that a new cluster's log must begin with, if this log is one and its first start was
+/// cut off before they were written: the log is made first, in one step, its entries follow. Without a
+/// hard state this member has promised nothing to anybody, so its start can be done over. A joiner's
+/// log begins empty, and stays as it is.
+fn unfinished_bootstrap(
+    config: &Config,
+    id: MemberId,
+    cluster_id: u64,
+) -> Result<Option<Membership>, Error> {
+    if !config.new_cluster {
+        return Ok(None);
+    }
+    let by_name = config.peer_urls_by_name();
+    let mut membership =
+        Membership::seed(&by_name, &config.initial_cluster_token, config.max_learners)?;
+    let same = membership.cluster_id() == cluster_id
+        && membership
+            .member_by_name(&config.name)
+            .is_some_and(|member| member.id == id);
+    if !same {
+        tracing::warn!(
+            member = %id, cluster = format!("{cluster_id:x}"),
+            "the log is empty and was made for another --initial-cluster or --name: this member waits for a leader to find it; if none comes, give the flags of its first start again"
+        );
+        return Ok(None);
+    }
+    membership.set_ids(id, cluster_id);
+    Ok(Some(membership))
 }
 
 /// Opens the database; also after a received snapshot.
@@ -315,10 +370,21 @@ fn adopt_received_database(
     last: &SnapshotRecord,
 ) -> Result<(), Error> {
     let received = snapshotter.database_path(last.index);
-    if last.index == 0 || !exists(disk, &received)? {
+    let db = config.database_path();
+    if last.index == 0 {
         return Ok(());
     }
-    let db = config.database_path();
+    if !exists(disk, &received)? {
+        if exists(disk, &db)? {
+            return Ok(());
+        }
+        // Opening would make an empty one: the log alone cannot bring back what came before it.
+        return Err(Error::DatabaseBehind {
+            db,
+            applied: 0,
+            snapshot: last.index,
+        });
+    }
     let behind = if exists(disk, &db)? {
         let (backend, _, _) = Backend::open(disk.clone(), &db, backend::Options::default())?;
         backend.committed_index() < last.index
@@ -370,5 +436,212 @@ fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> 
         what,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftpb::{ConfState, Snapshot, SnapshotMetadata};
+    use seams::MemDisk;
+
+    fn config() -> Config {
+        Config {
+            data_dir: PathBuf::from("/data"),
+            ..Config::default()
+        }
+    }
+
+    fn seed(config: &Config) -> Membership {
+        let by_name = config.peer_urls_by_name();
+        let mut membership =
+            Membership::seed(&by_name, &config.initial_cluster_token, 1).expect("a cluster of one");
+        let id = membership
+            .member_by_name(&config.name)
+            .expect("this member")
+            .id;
+        let cluster_id = membership.cluster_id();
+        membership.set_ids(id, cluster_id);
+        membership
+    }
+
+    fn new_member(disk: &Arc<dyn Disk>) -> Booted {
+        boot(disk, &config(), Start::New(seed(&config()))).expect("a first start")
+    }
+
+    fn restart(disk: &Arc<dyn Disk>) -> Result<Booted, Error> {
+        boot(disk, &config(), Start::Restart)
+    }
+
+    fn metadata(index: u64) -> SnapshotMetadata {
+        let id = seed(&config()).local_id().0;
+        let conf_state = Some(ConfState {
+            voters: vec![id],
+            ..ConfState::default()
+        });
+        SnapshotMetadata {
+            conf_state,
+            index,
+            term: 1,
+        }
+    }
+
+    /// What the WAL writer does for a snapshot at this index, the commit index with it.
+    fn save_snapshot(booted: &mut Booted, index: u64) {
+        let metadata = metadata(index);
+        let record = SnapshotRecord {
+            index,
+            term: 1,
+            conf_state: metadata.conf_state.clone(),
+        };
+        let snapshot = Snapshot {
+            metadata: Some(metadata),
+            ..Snapshot::default()
+        };
+        booted.snapshotter.save(&snapshot).expect("a snapshot file");
+        booted.wal.save_snapshot(&record).expect("its record");
+        let hard_state = HardState {
+            term: 1,
+            vote: 0,
+            commit: 50,
+        };
+        booted.wal.save(Some(&hard_state), &[]).expect("a write");
+        booted.wal.sync().expect("a sync");
+    }
+
+    /// A database that stands at this index, as a leader would send it.
+    fn received_database(disk: &Arc<dyn Disk>, path: &Path, index: u64) {
+        let (backend, mut writer, mut committer) =
+            Backend::open(disk.clone(), path, backend::Options::default()).expect("a database");
+        let conf_state = metadata(index).conf_state.expect("made above");
+        membership::store::save_conf_state(&mut writer, &conf_state);
+        writer.end_entry(index, 1);
+        committer.commit().expect("a commit");
+        assert_eq!(backend.committed_index(), index);
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_before_the_log_was_filled_is_done_again() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let membership = seed(&config());
+        make_directories(&disk, &config()).expect("directories");
+        let ids = Metadata {
+            node_id: membership.local_id().0,
+            cluster_id: membership.cluster_id(),
+        };
+        drop(Wal::create(disk.clone(), &config().wal_dir(), ids).expect("a log"));
+
+        for _ in 0..2 {
+            let booted = restart(&disk).expect("a start");
+            assert_eq!(booted.recovered.hard_state.commit, 1);
+            assert_eq!(booted.recovered.entries.len(), 1);
+            assert_eq!(booted.id, membership.local_id());
+        }
+    }
+
+    #[test]
+    fn a_joiner_whose_log_is_empty_waits_for_its_leader() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let config = Config {
+            new_cluster: false,
+            ..config()
+        };
+        drop(boot(&disk, &config, Start::Join(seed(&config))).expect("a first start"));
+        let booted = boot(&disk, &config, Start::Restart).expect("a start");
+        assert!(booted.recovered.entries.is_empty());
+        assert_eq!(booted.recovered.hard_state, HardState::default());
+    }
+
+    #[test]
+    fn a_database_that_is_gone_is_refused_where_the_log_does_not_hold_all() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let mut booted = new_member(&disk);
+        save_snapshot(&mut booted, 50);
+        drop(booted);
+        let db = config().database_path();
+        disk.remove_file(&db).expect("it is there");
+        let refused = restart(&disk).err().expect("a refusal");
+        assert!(
+            matches!(
+                refused,
+                Error::DatabaseBehind {
+                    applied: 0,
+                    snapshot: 50,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        // And no empty one was put in its place.
+        assert!(!disk.exists(&db).expect("a look"));
+    }
+
+    #[test]
+    fn an_empty_database_is_refused_where_the_log_does_not_hold_all() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let mut booted = new_member(&disk);
+        save_snapshot(&mut booted, 50);
+        drop(booted);
+        let refused = restart(&disk).err().expect("a refusal");
+        assert!(
+            matches!(
+                refused,
+                Error::DatabaseBehind {
+                    applied: 0,
+                    snapshot: 50,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn promise_06_a_received_database_is_renamed_to_the_default_path() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let mut booted = new_member(&disk);
+        let received = booted.snapshotter.database_path(50);
+        received_database(&disk, &received, 50);
+        // The record is there, and the crash came before the renaming.
+        save_snapshot(&mut booted, 50);
+        drop(booted);
+
+        // The second start finds it done; a crash in between changes nothing.
+        for _ in 0..2 {
+            let booted = restart(&disk).expect("a start");
+            assert_eq!(booted.recovered.applied, 50);
+            assert_eq!(booted.applier.backend().committed_index(), 50);
+            assert!(
+                !disk.exists(&received).expect("a look"),
+                "it was copied, not renamed"
+            );
+        }
+    }
+
+    #[test]
+    fn a_received_database_without_its_record_is_not_taken() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let booted = new_member(&disk);
+        let received = booted.snapshotter.database_path(50);
+        received_database(&disk, &received, 50);
+        drop(booted);
+        let booted = restart(&disk).expect("a start");
+        assert_eq!(booted.recovered.applied, 0);
+        assert_eq!(booted.recovered.entries.len(), 1);
+    }
+
+    #[test]
+    fn the_newest_snapshot_counts_also_when_an_older_one_was_written_after_it() {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let mut booted = new_member(&disk);
+        received_database(&disk, &booted.snapshotter.database_path(50), 50);
+        save_snapshot(&mut booted, 50);
+        save_snapshot(&mut booted, 20);
+        drop(booted);
+        let booted = restart(&disk).expect("a start");
+        assert_eq!(
+            (booted.recovered.snapshot_index, booted.recovered.applied),
+            (50, 50)
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What one member is told at its start. The door (the binary) builds it from flags, environment
 //! or a file and checks it whole; this room only reads it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -123,6 +124,18 @@ impl Config {
 
     pub fn member_dir(&self) -> PathBuf {
         self.data_dir.join("member")
+    }
+
+    /// `--initial-cluster`: the peer URLs of each name, sorted.
+    pub fn peer_urls_by_name(&self) -> BTreeMap<String, Vec<String>> {
+        let mut by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, url) in &self.initial_cluster {
+            by_name.entry(name.clone()).or_default().push(url.clone());
+        }
+        for urls in by_name.values_mut() {
+            urls.sort();
+        }
+        by_name
     }
 
     /// `<data-dir>/member/snap`
