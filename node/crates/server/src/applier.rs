@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::snapshots::Snapshots;
 
 /// Jobs that wait for the applier. Beyond it the raft loop keeps them in its own queue.
-const JOBS_MAX: usize = 1024;
+pub(crate) const JOBS_MAX: usize = 1024;
 
 /// While a compaction runs and nothing is to be applied, the applier looks after it this often.
 const COMPACTION_POLL: Duration = Duration::from_millis(1);
@@ -91,8 +91,18 @@ impl ApplierInbox {
         }
     }
 
+    /// Jobs that wait.
+    pub fn len(&self) -> usize {
+        self.queue.lock().jobs.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Waits for jobs, at most `timeout`; false at the end.
-    fn take(&self, jobs: &mut VecDeque<Job>, timeout: Duration) -> bool {
+    pub(crate) fn take(&self, jobs: &mut VecDeque<Job>, timeout: Duration) -> bool {
         let mut queue = self.queue.lock();
         if queue.jobs.is_empty() && !queue.stop {
             queue.sleeping = true;
@@ -147,7 +157,11 @@ impl ApplierLoop {
             for job in jobs.drain(..) {
                 let result = match job {
                     Job::Entries(entries) => self.apply(&entries, &mut conf_results, &mut replies),
-                    Job::Install(snapshot) => self.install(&snapshot),
+                    Job::Install(snapshot) => {
+                        // Raft must hear of conf changes before the snapshot that ends them.
+                        self.publish(&mut conf_results, &mut replies, &mut reads);
+                        self.install(&snapshot)
+                    }
                     Job::Read { lane, round, index } => {
                         reads.push((index, lane, round));
                         Ok(())
@@ -233,9 +247,12 @@ impl ApplierLoop {
             reply = Some(change.result.map(|_| Response::Empty));
         }
         if hints.first_in_term && self.shared.is_leader() {
-            self.applier
-                .lessor()
-                .promote(self.election_timeout, self.clock.now());
+            let lessor = self.applier.lessor();
+            lessor.promote(self.election_timeout, self.clock.now());
+            // The lead may have been lost, and leases let go, since we looked.
+            if !self.shared.is_leader() {
+                lessor.demote();
+            }
         }
         if hints.force_snapshot {
             self.snapshots.force();

@@ -28,8 +28,7 @@ impl Errands for PoolErrands {
             let made = snapshots::of_committed(&pinned, shared.cluster_id, shared.id);
             let snapshot = match made {
                 Ok(snapshot) if pinned.applied().index > 0 => {
-                    shared.pin_snapshot(peer, pinned);
-                    Some(snapshot)
+                    shared.pin_snapshot(peer, pinned).then_some(snapshot)
                 }
                 Ok(_) => None,
                 Err(error) => {

@@ -40,6 +40,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// `too many requests`; raft's own gate (5000 unapplied) is far below it.
 const WAITERS_MAX: usize = 100_000;
 
+/// After a rush the list of deadlines keeps room for this many: 24 bytes each.
+const DEADLINES_KEPT: usize = 4096;
+
 /// The ids are dense in their low bits: multiply once, no SipHash.
 #[derive(Default)]
 struct IdHasher(u64);
@@ -63,6 +66,8 @@ struct Waiting {
     replies: IdMap<oneshot::Sender<Reply>>,
     /// In order of their time, oldest first; an id may be answered already.
     deadlines: VecDeque<(Instant, u64)>,
+    /// The member stops: nobody may wait any more.
+    closed: bool,
 }
 
 #[derive(Default)]
@@ -70,6 +75,8 @@ struct Outbox {
     submissions: Vec<Submission>,
     /// Readers that came since the last round was asked for.
     readers: Vec<oneshot::Sender<Result<(), api::Error>>>,
+    /// as in [`Waiting`]
+    closed: bool,
 }
 
 struct ReadRound {
@@ -79,9 +86,9 @@ struct ReadRound {
 }
 
 #[derive(Default)]
-struct Results {
-    replies: Vec<(u64, Reply)>,
-    reads: Vec<(u64, Result<(), api::Error>)>,
+pub(crate) struct Results {
+    pub(crate) replies: Vec<(u64, Reply)>,
+    pub(crate) reads: Vec<(u64, Result<(), api::Error>)>,
 }
 
 /// One runtime's lane. Handlers of that runtime share it.
@@ -95,7 +102,7 @@ pub struct Lane {
     out: Mutex<Outbox>,
     waiting: Mutex<Waiting>,
     rounds: Mutex<VecDeque<ReadRound>>,
-    results: Mutex<Results>,
+    pub(crate) results: Mutex<Results>,
     notify: Notify,
     /// Why a request that ran out of time did, asked at that moment.
     timeout_reason: Box<dyn Fn(Instant) -> api::Error + Send + Sync>,
@@ -178,11 +185,7 @@ impl Lane {
 
     /// As [`Lane::propose_conf_change`], but only if this member leads, under an id that
     /// [`Lane::next_id`] gave; otherwise the answer is `not leader`, and nothing was appended.
-    pub async fn propose_conf_change_here(
-        &self,
-        id: u64,
-        mut change: raftpb::ConfChange,
-    ) -> Reply {
+    pub async fn propose_conf_change_here(&self, id: u64, mut change: raftpb::ConfChange) -> Reply {
         change.id = id;
         self.submit(id, |id| Submission::ConfChangeHere { id, change })
             .await
@@ -193,6 +196,9 @@ impl Lane {
         let now = Instant::now();
         {
             let mut waiting = self.waiting.lock();
+            if waiting.closed {
+                return Err(api::Error::Stopped);
+            }
             if waiting.replies.len() >= WAITERS_MAX {
                 return Err(api::Error::TooManyRequests);
             }
@@ -210,7 +216,13 @@ impl Lane {
     /// Waits until this member has applied all that was committed when the call was made.
     pub async fn linearizable_read(&self) -> Result<(), api::Error> {
         let (sender, receiver) = oneshot::channel();
-        self.out.lock().readers.push(sender);
+        {
+            let mut out = self.out.lock();
+            if out.closed {
+                return Err(api::Error::Stopped);
+            }
+            out.readers.push(sender);
+        }
         self.notify.notify_one();
         receiver.await.unwrap_or(Err(api::Error::Stopped))
     }
@@ -233,25 +245,35 @@ impl Lane {
             tokio::select! {
                 biased;
                 () = self.notify.notified() => {}
-                _ = sweep.tick() => self.sweep(Instant::now()),
+                // An idle lane wakes nobody.
+                _ = sweep.tick(), if self.has_deadlines() => self.sweep(Instant::now()),
             }
             self.flush();
             self.deliver();
         }
     }
 
-    /// Answers everything that waits; used when the member stops.
+    /// Answers everything that waits, and whoever comes later; used when the member stops.
     pub fn fail_all(&self, error: &api::Error) {
-        let replies = std::mem::take(&mut *self.waiting.lock());
+        let closed = Waiting {
+            closed: true,
+            ..Waiting::default()
+        };
+        let replies = std::mem::replace(&mut *self.waiting.lock(), closed);
         for (_, sender) in replies.replies {
             let _ = sender.send(Err(error.clone()));
         }
-        for round in self.rounds.lock().drain(..) {
-            for reader in round.readers {
-                let _ = reader.send(Err(error.clone()));
-            }
-        }
-        for reader in std::mem::take(&mut self.out.lock().readers) {
+        // Readers before rounds: a flush moves them from here to there.
+        let readers = {
+            let mut out = self.out.lock();
+            out.closed = true;
+            std::mem::take(&mut out.readers)
+        };
+        let rounds = std::mem::take(&mut *self.rounds.lock());
+        for reader in readers
+            .into_iter()
+            .chain(rounds.into_iter().flat_map(|round| round.readers))
+        {
             let _ = reader.send(Err(error.clone()));
         }
     }
@@ -269,26 +291,29 @@ impl Lane {
     }
 
     fn flush(&self) {
-        let (submissions, readers) = {
-            let mut out = self.out.lock();
-            (
-                std::mem::take(&mut out.submissions),
-                std::mem::take(&mut out.readers),
-            )
-        };
+        let mut out = self.out.lock();
+        let submissions = std::mem::take(&mut out.submissions);
+        let readers = std::mem::take(&mut out.readers);
         let read = (!readers.is_empty()).then(|| {
             let tag = self.next_read.fetch_add(1, Ordering::Relaxed);
             let deadline = Instant::now() + self.request_timeout;
-            self.rounds.lock().push_back(ReadRound {
+            let round = ReadRound {
                 tag,
                 deadline,
                 readers,
-            });
+            };
+            self.rounds.lock().push_back(round);
             (self.index, tag)
         });
+        // Until here a reader is in one of the two lists for whoever ends the member.
+        drop(out);
         if read.is_some() || !submissions.is_empty() {
             self.inbox.submit(submissions, read);
         }
+    }
+
+    fn has_deadlines(&self) -> bool {
+        !self.waiting.lock().deadlines.is_empty() || !self.rounds.lock().is_empty()
     }
 
     fn deliver(&self) {
@@ -326,6 +351,9 @@ impl Lane {
                 }
                 waiting.deadlines.pop_front();
             }
+            if waiting.deadlines.is_empty() {
+                waiting.deadlines.shrink_to(DEADLINES_KEPT);
+            }
         }
         for (deadline, sender) in late {
             let _ = sender.send(Err((self.timeout_reason)(deadline - self.request_timeout)));
@@ -337,5 +365,79 @@ impl Lane {
                 let _ = reader.send(Err(api::Error::Timeout));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::etcdserverpb as pb;
+
+    fn lane(timeout: Duration) -> Arc<Lane> {
+        let reason = Box::new(|_| api::Error::Timeout);
+        Arc::new(Lane::new(1, 0xabcd, 7, timeout, Arc::default(), reason))
+    }
+
+    fn put() -> InternalRaftRequest {
+        InternalRaftRequest {
+            put: Some(pb::PutRequest::default()),
+            ..Default::default()
+        }
+    }
+
+    fn in_runtime<F: Future>(work: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(work)
+    }
+
+    #[test]
+    fn what_waits_when_the_member_ends_is_answered_and_so_is_what_comes_later() {
+        in_runtime(async {
+            let lane = lane(Duration::from_secs(3600));
+            let task = tokio::spawn(lane.clone().run());
+            let (writer, reader) = (lane.clone(), lane.clone());
+            let put_waits = tokio::spawn(async move { writer.propose(put(), usize::MAX).await });
+            let read_waits = tokio::spawn(async move { reader.linearizable_read().await });
+            // Both have been handed to raft, which never answers.
+            while lane.waiting_count() == 0 || lane.rounds.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            lane.fail_all(&api::Error::Stopped);
+            assert_eq!(
+                put_waits.await.expect("no panic").err(),
+                Some(api::Error::Stopped)
+            );
+            assert_eq!(
+                read_waits.await.expect("no panic"),
+                Err(api::Error::Stopped)
+            );
+            assert_eq!(
+                lane.propose(put(), usize::MAX).await.err(),
+                Some(api::Error::Stopped)
+            );
+            assert_eq!(lane.linearizable_read().await, Err(api::Error::Stopped));
+            task.abort();
+        });
+    }
+
+    #[test]
+    fn a_request_that_nobody_answers_ends_in_time_and_a_late_answer_finds_nobody() {
+        in_runtime(async {
+            let lane = lane(Duration::from_millis(1));
+            let task = tokio::spawn(lane.clone().run());
+            assert_eq!(
+                lane.propose(put(), usize::MAX).await.err(),
+                Some(api::Error::Timeout)
+            );
+            assert_eq!(lane.linearizable_read().await, Err(api::Error::Timeout));
+            lane.push_replies(&mut vec![(lane.next_id() - 1, Ok(apply::Response::Empty))]);
+            lane.push_read(0, Ok(()));
+            lane.deliver();
+            assert_eq!(lane.waiting_count(), 0);
+            assert!(!lane.has_deadlines(), "an idle lane still wakes");
+            task.abort();
+        });
     }
 }

@@ -17,7 +17,8 @@ impl Member {
     pub async fn lease_renew(&self, lane: &Lane, id: i64) -> Result<i64, api::Error> {
         if self.is_leader() {
             match self.lease_renew_here(lane, id).await {
-                Err(api::Error::NotPrimary) if !self.is_leader() => {}
+                // Also a leader whose first entry is not applied yet: a moment later it can.
+                Err(api::Error::NotPrimary) => {}
                 result => return result,
             }
         }

@@ -36,6 +36,8 @@ pub mod member;
 pub mod metrics;
 pub mod monitor;
 pub mod peers;
+#[cfg(test)]
+mod promises;
 pub mod raftloop;
 pub mod shared;
 pub mod snapshots;

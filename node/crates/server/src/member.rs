@@ -20,10 +20,6 @@ use crate::peers::Peers;
 use crate::shared::{Shared, State};
 use crate::walwriter::WalMetrics;
 
-/// Committed entries that are not applied yet, beyond which the door refuses new ones (etcd
-/// `maxGapBetweenApplyAndCommitIndex`).
-const UNAPPLIED_MAX: u64 = 5000;
-
 /// One running member.
 pub struct Member {
     /// what it was told
@@ -97,9 +93,7 @@ impl Member {
 
     /// Sends a request through raft, unless the applier is too far behind.
     pub async fn propose(&self, lane: &Lane, request: pb::InternalRaftRequest) -> Reply {
-        if self.committed() > self.applied() + UNAPPLIED_MAX {
-            return Err(api::Error::TooManyRequests);
-        }
+        self.shared.admit_proposal()?;
         lane.propose(request, self.config.max_request_bytes).await
     }
 

@@ -59,6 +59,7 @@ async fn until_stop<F: Future<Output = ()>>(
     lane: Arc<Lane>,
     task: fn(Arc<Member>, Arc<Lane>) -> F,
 ) {
+    let _guard = member.shared.guard("a task of the member");
     let mut stopping = member.stopping();
     tokio::select! {
         () = task(member, lane) => {}

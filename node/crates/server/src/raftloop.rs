@@ -185,7 +185,7 @@ impl RaftInbox {
     }
 
     /// Waits for input or the deadline; swaps what came into `inputs`. True: end.
-    fn take(&self, inputs: &mut Inputs, deadline: Instant) -> bool {
+    pub(crate) fn take(&self, inputs: &mut Inputs, deadline: Instant) -> bool {
         let mut queue = self.queue.lock();
         while !queue.filled {
             queue.sleeping = true;
@@ -301,7 +301,12 @@ impl RaftLoop {
                     .change(|queue| queue.inputs.proposals.extend(waiting));
             }
         }
-        overflow.extend(effects.install.take().map(|snapshot| Job::Install(Box::new(snapshot))));
+        overflow.extend(
+            effects
+                .install
+                .take()
+                .map(|snapshot| Job::Install(Box::new(snapshot))),
+        );
         if !effects.committed.is_empty() {
             let entries = std::mem::take(&mut effects.committed);
             if let Some(last) = entries.last() {

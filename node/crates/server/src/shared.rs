@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use backend::Backend;
@@ -17,6 +17,15 @@ use tokio::sync::{mpsc, watch};
 
 use crate::lane::{Lane, Reply};
 use crate::raftloop::RaftInbox;
+
+/// Committed entries that are not applied yet, beyond which the door refuses new ones (etcd
+/// `maxGapBetweenApplyAndCommitIndex`).
+pub(crate) const UNAPPLIED_MAX: u64 = 5000;
+
+/// A database that was pinned for a peer is kept this long, until raft sends its message. A peer that
+/// lives is sent it within a heartbeat; for one that is gone, pages must not be kept for ever. Raft asks
+/// again when the peer comes back.
+const PINNED_MAX: Duration = Duration::from_secs(30);
 
 /// The state that requests read. A received snapshot puts a new one in its place, whole.
 pub struct State {
@@ -59,6 +68,26 @@ pub struct Counters {
     pub leases_expired: AtomicU64,
 }
 
+/// Ends the member when it is dropped by a panic: a member with a thread less would go on to look
+/// alive, keep its lead by heartbeats and answer nobody.
+pub struct PanicGuard {
+    shared: Weak<Shared>,
+    what: &'static str,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(shared) = self.shared.upgrade()
+        {
+            shared.fatal(format!(
+                "{} panicked: a fault in this program, see the message before this one. Nothing that was not on disk has been acknowledged; start this member again, and report the message",
+                self.what
+            ));
+        }
+    }
+}
+
 /// See the chapter above.
 pub struct Shared {
     /// this member
@@ -90,7 +119,7 @@ pub struct Shared {
     published: watch::Sender<bool>,
     compacted: watch::Sender<i64>,
     membership: watch::Sender<u64>,
-    snapshots: Mutex<BTreeMap<MemberId, backend::Snapshot>>,
+    snapshots: Mutex<BTreeMap<MemberId, (Instant, backend::Snapshot)>>,
     no_space: mpsc::UnboundedSender<(u64, Reply)>,
     no_space_replies: Mutex<Option<mpsc::UnboundedReceiver<(u64, Reply)>>>,
 }
@@ -211,6 +240,14 @@ impl Shared {
         self.applied.load(Ordering::Acquire)
     }
 
+    /// Whether the door takes a proposal now, or the applier is too far behind (promise 2).
+    pub fn admit_proposal(&self) -> Result<(), api::Error> {
+        if self.committed() > self.applied() + UNAPPLIED_MAX {
+            return Err(api::Error::TooManyRequests);
+        }
+        Ok(())
+    }
+
     /// From the applier, before the results of that index are delivered.
     pub fn set_applied(&self, index: u64) {
         self.applied.store(index, Ordering::Release);
@@ -263,6 +300,10 @@ impl Shared {
                 );
             }
         }
+        if soft.role != Role::Leader {
+            // Only a leader sends snapshots.
+            self.snapshots.lock().clear();
+        }
         self.leadership.send_replace(soft);
     }
 
@@ -285,6 +326,9 @@ impl Shared {
     pub fn ticked(&self) {
         let ms = self.started.elapsed().as_millis() as u64;
         self.last_tick_ms.store(ms, Ordering::Relaxed);
+        self.snapshots
+            .lock()
+            .retain(|_, (pinned, _)| pinned.elapsed() < PINNED_MAX);
     }
 
     /// How long ago the raft loop ticked; long means that it is stuck.
@@ -405,20 +449,42 @@ impl Shared {
         self.no_space_replies.lock().take()
     }
 
-    /// Keeps the database that goes with a snapshot message until it is sent.
-    pub fn pin_snapshot(&self, peer: MemberId, snapshot: backend::Snapshot) {
-        self.snapshots.lock().insert(peer, snapshot);
+    /// Keeps the database that goes with a snapshot message until it is sent, the lead is lost, or
+    /// [`PINNED_MAX`] is over. False: this member does not lead, nothing is kept.
+    pub fn pin_snapshot(&self, peer: MemberId, snapshot: backend::Snapshot) -> bool {
+        let mut snapshots = self.snapshots.lock();
+        let leads = self.is_leader();
+        if leads {
+            snapshots.insert(peer, (Instant::now(), snapshot));
+        }
+        leads
     }
 
     /// The database for a snapshot message to this peer.
     pub fn take_snapshot(&self, peer: MemberId) -> Option<backend::Snapshot> {
-        self.snapshots.lock().remove(&peer)
+        self.snapshots
+            .lock()
+            .remove(&peer)
+            .map(|(_, snapshot)| snapshot)
     }
 
     /// Ends the member because it cannot go on. The first reason stays.
+    ///
+    /// Nobody waits any longer for what may never come: all waiters are answered now.
     pub fn fatal(&self, reason: String) {
         if self.end(reason.clone()) {
             tracing::error!(reason, "the member stops");
+            for lane in self.lanes() {
+                lane.fail_all(&api::Error::Stopped);
+            }
+        }
+    }
+
+    /// Held by whoever the member cannot live without: when it panics, the member ends.
+    pub fn guard(self: &Arc<Self>, what: &'static str) -> PanicGuard {
+        PanicGuard {
+            shared: Arc::downgrade(self),
+            what,
         }
     }
 

@@ -148,7 +148,7 @@ pub fn start(
         sync: !config.unsafe_no_fsync,
         metrics: wal_metrics.clone(),
     };
-    let wal_thread = spawn("wal", {
+    let wal_thread = spawn("wal", &shared, {
         let (inbox, raft, shared) = (wal_inbox.clone(), shared.inbox.clone(), shared.clone());
         move || writer.run(&inbox, &raft, &shared)
     })?;
@@ -188,7 +188,7 @@ pub fn start(
         runtime: peers_runtime.clone(),
         version_changed: true,
     };
-    let applier_thread = spawn("applier", {
+    let applier_thread = spawn("applier", &shared, {
         let inbox = applier_inbox.clone();
         move || applier_loop.run(&inbox)
     })?;
@@ -205,7 +205,7 @@ pub fn start(
         shared: shared.clone(),
         tick: config.tick,
     };
-    let raft_thread = spawn("raft", move || raft_loop.run())?;
+    let raft_thread = spawn("raft", &shared, move || raft_loop.run())?;
 
     let member = Arc::new(Member {
         config,
@@ -277,10 +277,18 @@ impl Running {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+fn spawn(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let guard = shared.guard(name);
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(body)
+        .spawn(move || {
+            let _guard = guard;
+            body();
+        })
 }
 
 fn join(thread: JoinHandle<()>) {
