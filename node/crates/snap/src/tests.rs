@@ -38,6 +38,32 @@ fn files(disk: &MemDisk) -> Vec<String> {
 }
 
 #[test]
+fn promise_11_the_store_gives_the_latest_snapshot_and_saves_an_incoming_one() {
+    let (disk, snapshotter) = fresh();
+    for index in [10, 20] {
+        snapshotter.save(&snapshot(index, 2, b"{}")).unwrap();
+    }
+    // One of a leader comes in: its database in pieces, then its metadata.
+    let mut receiver = snapshotter.receive_database(30).unwrap();
+    receiver.write(b"data").unwrap();
+    receiver.write(b"base").unwrap();
+    assert!(
+        !disk.exists(&snapshotter.database_path(30)).unwrap(),
+        "not before it is whole"
+    );
+    let path = receiver.finish().unwrap();
+    assert_eq!(seams::read_all(&disk, &path, 100).unwrap(), b"database");
+    snapshotter.save(&snapshot(30, 3, b"{}")).unwrap();
+    let vouched = [(10, 2), (20, 2), (30, 3)];
+    let latest = snapshotter
+        .load_newest_available(vouched)
+        .unwrap()
+        .snapshot
+        .unwrap();
+    assert_eq!(position(&latest), (30, 3));
+}
+
+#[test]
 fn the_newest_that_the_log_knows_is_loaded() {
     let (disk, snapshotter) = fresh();
     snapshotter.save(&Snapshot::default()).unwrap();

@@ -123,7 +123,7 @@ impl Machine {
         })
     }
 
-    fn to_snapshot(&self) -> Snapshot {
+    pub fn to_snapshot(&self) -> Snapshot {
         let keys: Vec<String> = self.keys.iter().map(|(k, v)| format!("{k}={v}")).collect();
         Snapshot {
             data: keys.join("\n").into_bytes().into(),

@@ -167,6 +167,78 @@ fn a_leader_is_removed_under_load_a_hundred_times() {
     }
 }
 
+/// Three members, the third so far behind that only a snapshot helps, which nobody makes yet.
+fn one_far_behind() -> Cluster {
+    let mut cluster = three();
+    cluster.crash(3);
+    for n in 0..5 {
+        cluster.put(1, &format!("k{n}=v"));
+    }
+    cluster.node(1).inputs.compact_to = Some(9);
+    cluster.settle();
+    cluster.hold_snapshots = true;
+    cluster.trace.clear();
+    cluster.restart(3);
+    cluster.tick(1, 2);
+    cluster
+}
+
+fn wishes(cluster: &Cluster) -> usize {
+    cluster
+        .trace
+        .iter()
+        .filter(|line| line.contains("wants a snapshot for n3"))
+        .count()
+}
+
+fn hand_in_snapshot(cluster: &mut Cluster) {
+    let snapshot = Some(cluster.node(1).machine.to_snapshot());
+    let ready = SnapshotReady {
+        peer: MemberId(3),
+        snapshot,
+    };
+    cluster.node(1).inputs.snapshots_ready.push(ready);
+    cluster.settle();
+    cluster.tick(1, 2);
+}
+
+#[test]
+fn promise_07_nothing_waits_while_a_snapshot_is_made() {
+    let mut cluster = one_far_behind();
+    // The leader leads on: writes, reads and heartbeats, for many elections' worth of time.
+    for n in 0..20 {
+        cluster.tick_all(ELECTION_TICKS / 2);
+        cluster.put(1, &format!("meanwhile{n}=v"));
+    }
+    assert_eq!(cluster.leader(), Some(1));
+    assert_eq!(cluster.node(2).machine.keys.len(), 25);
+    cluster.read(1);
+    cluster.settle();
+    assert!(
+        cluster
+            .trace
+            .iter()
+            .any(|line| line.starts_with("n1 read ok")),
+        "{:?}",
+        cluster.trace
+    );
+    hand_in_snapshot(&mut cluster);
+    assert_eq!(cluster.node(3).machine.keys.len(), 25);
+}
+
+#[test]
+fn promise_11_a_snapshot_is_temporarily_unavailable_until_it_is_made() {
+    let mut cluster = one_far_behind();
+    assert_eq!(wishes(&cluster), 1);
+    // Raft asks its storage with every heartbeat's answer; the making is asked for once.
+    cluster.tick(1, 5);
+    assert_eq!(wishes(&cluster), 1);
+    assert!(cluster.node(3).machine.keys.is_empty());
+    hand_in_snapshot(&mut cluster);
+    assert_eq!(cluster.node(3).machine.keys.len(), 5);
+    assert_eq!(wishes(&cluster), 1);
+}
+
 #[test]
 fn no_tick_campaigns_while_a_snapshot_is_being_installed() {
     let mut cluster = three();
