@@ -161,7 +161,7 @@ pub const FLAGS: &[Flag] = flags! {
     "bootstrap-defrag-threshold-megabytes" Later("defragmentation at start"), "0", "Enable the defrag during server bootstrap on condition that it will free at least the provided threshold of disk space.";
     "feature-gates" Text, "", "A set of key=value pairs that describe server level feature gates.";
     "unsafe-no-fsync" Bool, "false", "Disables fsync, unsafe, will cause data loss.";
-    "force-new-cluster" Bool, "false", "Force to create a new one-member cluster.";
+    "force-new-cluster" Later("starting a new cluster from the data of one member"), "false", "Force to create a new one-member cluster.";
     "quorate-membership-rule" Text, "strict", "Which membership steps are refused while --strict-reconfig-check is on: 'strict' (etcd's rule, and none by which a crash becomes fatal while a voter is in doubt) or 'etcd'.";
     "config-file" Text, "", "Path to the server configuration file; other flags and the environment are then ignored.";
     "version" Bool, "false", "Print the version and exit.";
@@ -453,12 +453,12 @@ mod tests {
 
     #[test]
     fn one_dash_or_two_with_equals_or_without() {
-        let g = given("-name a --data-dir=/d --pre-vote=false --force-new-cluster --max-wals 3")
+        let g = given("-name a --data-dir=/d --pre-vote=false --unsafe-no-fsync --max-wals 3")
             .unwrap();
         assert_eq!(g.text("name"), "a");
         assert_eq!(g.text("data-dir"), "/d");
         assert!(!g.bool("pre-vote"));
-        assert!(g.bool("force-new-cluster"));
+        assert!(g.bool("unsafe-no-fsync"));
         assert_eq!(g.int("max-wals"), 3);
         assert_eq!(g.int("max-snapshots"), 5);
     }
