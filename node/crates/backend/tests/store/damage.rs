@@ -7,13 +7,13 @@ fn a_second_opener_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db");
     let disk = Arc::new(RealDisk);
-    let first = Backend::open(Arc::clone(&disk) as Arc<dyn Disk>, &path, options(4096)).unwrap();
+    let first = open_real(&path, options(4096));
     let view = first.0.view();
     let error =
         Backend::open(Arc::clone(&disk) as Arc<dyn Disk>, &path, options(4096)).unwrap_err();
     assert!(matches!(error, Error::Locked { .. }), "{error}");
     drop((first, view));
-    Backend::open(disk, &path, options(4096)).unwrap();
+    open_real(&path, options(4096));
 }
 
 #[test]

@@ -104,8 +104,7 @@ fn batches_that_come_during_a_defragmentation_are_in_the_copy() {
         pending_bytes_max: 4 << 20,
         ..options(4096)
     };
-    let (backend, writer, mut committer) =
-        Backend::open(Arc::new(RealDisk), &path, options.clone()).unwrap();
+    let (backend, writer, mut committer) = open_real(&path, options.clone());
     let mut store = TwoEnds {
         writer,
         model: Model::new(),
@@ -151,7 +150,7 @@ fn batches_that_come_during_a_defragmentation_are_in_the_copy() {
     );
     let model = store.model.clone();
     drop((store, backend, committer));
-    let (backend, writer, committer) = Backend::open(Arc::new(RealDisk), &path, options).unwrap();
+    let (backend, writer, committer) = open_real(&path, options);
     assert_holds(&backend.view(), &without_applied(&model, &backend.view()));
     drop((writer, committer));
 }

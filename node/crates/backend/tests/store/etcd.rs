@@ -41,7 +41,7 @@ fn bbolt_finds_our_files_sound_and_we_read_what_it_writes() {
         let page_bytes = [4096, 4096, 16384, 65536][rng.below(4) as usize];
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db");
-        let open = || Backend::open(Arc::new(RealDisk), &path, options(page_bytes)).unwrap();
+        let open = || open_real(&path, options(page_bytes));
         let (backend, writer, committer) = open();
         let mut store = Store {
             backend,
@@ -109,8 +109,7 @@ fn etcdutl_reads_a_snapshot_and_defragments_our_file() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(directory.path().join("member/snap")).unwrap();
     let path = directory.path().join("member/snap/db");
-    let (backend, writer, committer) =
-        Backend::open(Arc::new(RealDisk), &path, Options::default()).unwrap();
+    let (backend, writer, committer) = open_real(&path, Options::default());
     let mut store = Store {
         backend,
         writer,
@@ -154,8 +153,7 @@ fn etcdutl_reads_a_snapshot_and_defragments_our_file() {
         tools.join("etcdutl"),
         &[&"defrag", &"--data-dir", &directory.path()],
     );
-    let (backend, writer, committer) =
-        Backend::open(Arc::new(RealDisk), &path, Options::default()).unwrap();
+    let (backend, writer, committer) = open_real(&path, Options::default());
     let index = backend.committed_index();
     let mut store = Store {
         backend,
