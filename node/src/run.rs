@@ -79,11 +79,15 @@ pub fn run(door: Door) -> Result<()> {
     } else {
         running.member.shared.asked_to_stop();
     }
-    for server in servers {
-        if server.join().is_err() {
-            tracing::error!("a serving thread panicked");
+    // The peers' runtime goes on meanwhile: what is open needs the other members to finish.
+    peers_runtime.block_on(async {
+        for server in servers {
+            let ended = tokio::task::spawn_blocking(move || server.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!("a serving thread panicked");
+            }
         }
-    }
+    });
     stop_threads(running, peers_runtime);
     reason
 }
