@@ -361,12 +361,8 @@ mod tests {
 
     #[test]
     fn a_block_of_ports_has_no_port_in_use() {
-        let taken = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let base = taken - 1;
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = taken.local_addr().unwrap().port() - 1;
         let found = free_block(base, 2).unwrap();
         assert!(
             found >= base + 4,
