@@ -50,9 +50,9 @@ pub struct Config {
     pub pre_vote: bool,
     /// `--strict-reconfig-check`
     pub strict_reconfig_check: bool,
-    /// `--force-new-cluster`
     /// `--quorate-membership-rule`: `strict` is true, `etcd` keeps etcd's own check only
     pub strict_membership_rule: bool,
+    /// `--force-new-cluster`
     pub force_new_cluster: bool,
     /// `--unsafe-no-fsync`
     pub unsafe_no_fsync: bool,
@@ -112,7 +112,6 @@ pub enum AutoCompaction {
 }
 
 impl Config {
-    /// `<data-dir>/member`
     /// Which part of the strict reconfiguration rule holds.
     pub fn membership_rule(&self) -> quorum::Rule {
         match (self.strict_reconfig_check, self.strict_membership_rule) {
@@ -122,6 +121,7 @@ impl Config {
         }
     }
 
+    /// `<data-dir>/member`
     pub fn member_dir(&self) -> PathBuf {
         self.data_dir.join("member")
     }
