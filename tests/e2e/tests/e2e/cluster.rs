@@ -1,10 +1,10 @@
 //! Three members: ours alone, and one of ours among two of etcd.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::{Cluster, Kind, Spec, eventually, left_out};
 
-use crate::load::{Load, assert_holds, read_all};
+use crate::load::{Acknowledged, Load, assert_holds, read_all};
 
 const MISSING: &str = "etcd or etcdctl is missing; run `make tools`";
 
@@ -114,4 +114,58 @@ fn assert_same_hash(cluster: &Cluster) {
             Err(format!("hash and revision: {hashes:?}"))
         }
     });
+}
+
+#[test]
+fn promise_10_the_log_names_the_loaded_cluster() {
+    let Some(cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
+        return left_out("loaded_cluster", MISSING);
+    };
+    let list = cluster.etcdctl().json(&["member", "list"]);
+    let ids: Vec<String> = list["members"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|member| Some(format!("{:x}", member["ID"].as_u64()?)))
+        .collect();
+    assert_eq!(ids.len(), 3, "{list}");
+    for member in &cluster.members {
+        let log = member.log_text();
+        let line = log.lines().find(|line| line.contains("loaded cluster"));
+        let line = line.unwrap_or_else(|| panic!("{} does not say it:\n{log}", member.name));
+        for id in &ids {
+            assert!(line.contains(id), "{id} is not in: {line}");
+        }
+        for other in &cluster.members {
+            assert!(line.contains(&other.name), "{} is not in: {line}", other.name);
+            assert!(line.contains(&other.peer_url), "{} is not in: {line}", other.peer_url);
+        }
+    }
+}
+
+/// Open requests are finished: the stop does not wait for its grace to pass.
+#[test]
+fn a_member_that_is_told_to_stop_under_load_does_so_at_once_and_loses_nothing() {
+    let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
+        return left_out("stop_under_load", MISSING);
+    };
+    let leader = cluster.leader();
+    let follower = (leader + 1) % 3;
+    let mut acknowledged = Acknowledged::new();
+    for index in [follower, leader] {
+        let prefix = format!("k{index}");
+        // All writers hang on the member that stops.
+        let load = Load::start(&[cluster.members[index].endpoint()], &prefix, 40);
+        grow(&load, 1000);
+        let began = Instant::now();
+        assert_eq!(cluster.members[index].terminate(), Some(0));
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(4), "member {index} took {took:?} to stop");
+        acknowledged.extend(load.finish());
+        cluster.members[index].start();
+    }
+    for endpoint in cluster.endpoints() {
+        assert_holds(&read_all(&[endpoint], "k"), &acknowledged);
+    }
+    assert_same_hash(&cluster);
 }
