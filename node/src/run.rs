@@ -18,6 +18,9 @@ use crate::config::{Door, Listen};
 /// What a member that stops gives its clients to finish.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// After a connection that could not be accepted, before the next is tried.
+const TURN_AWAY_PAUSE: Duration = Duration::from_millis(50);
+
 /// Threads for long work over read views: hashes, snapshot streams, catching up watchers.
 const POOL_THREADS_MAX: usize = 8;
 
@@ -37,7 +40,12 @@ pub fn run(door: Door) -> Result<()> {
     let client_listeners = bind(&door.client_listeners)?;
     let metrics_listeners = bind(&door.metrics_listeners)?;
 
-    let start = peers_runtime.block_on(plan(disk.as_ref(), &door.member))?;
+    let start = peers_runtime.block_on(async {
+        tokio::select! {
+            start = plan(disk.as_ref(), &door.member) => start,
+            failed = turn_away(&peer_listeners) => Err(failed),
+        }
+    })?;
     let booted = boot::boot(&disk, &door.member, start)?;
     let serving = serving_runtimes();
     let surroundings = Surroundings {
@@ -98,6 +106,36 @@ async fn plan(disk: &dyn Disk, config: &server::config::Config) -> Result<Start>
         return Ok(Start::Restart);
     }
     peers::plan_first_start(config).await
+}
+
+/// Closes every connection to the peer ports at once, and returns only with an error. Members of a new
+/// cluster start together, and each first asks the others whether they know it. The kernel connects them
+/// before anybody serves; without this, each would wait its whole patience for answers that cannot come.
+async fn turn_away(listeners: &[TcpListener]) -> anyhow::Error {
+    let mut doors = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let listener = match listener
+            .try_clone()
+            .and_then(tokio::net::TcpListener::from_std)
+        {
+            Ok(listener) => listener,
+            Err(error) => {
+                return anyhow::Error::new(error).context("a peer port cannot be watched");
+            }
+        };
+        doors.spawn(async move {
+            loop {
+                if listener.accept().await.is_err() {
+                    // Out of descriptors, say: the caller waits for its time-out, and we do not spin.
+                    tokio::time::sleep(TURN_AWAY_PAUSE).await;
+                }
+            }
+        });
+    }
+    match doors.join_next().await {
+        Some(Err(error)) => anyhow::Error::new(error).context("a peer port cannot be watched"),
+        Some(Ok(())) | None => std::future::pending().await,
+    }
 }
 
 fn bind(listeners: &[Listen]) -> Result<Vec<TcpListener>> {
@@ -248,4 +286,42 @@ fn log_cluster(running: &Running) {
 fn stop_threads(running: Running, peers_runtime: Runtime) {
     running.stop();
     peers_runtime.shutdown_timeout(Duration::from_millis(100));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[test]
+    fn who_calls_before_the_member_serves_is_turned_away() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        listener
+            .set_nonblocking(true)
+            .expect("a socket can be told not to block");
+        let address = listener.local_addr().expect("it is bound");
+        let listeners = [listener];
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let caller = async {
+                for _ in 0..3 {
+                    let mut stream = tokio::net::TcpStream::connect(address)
+                        .await
+                        .expect("the port listens");
+                    // The end or a reset, and no answer; it would wait here forever.
+                    let mut byte = [0; 1];
+                    assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0);
+                }
+            };
+            tokio::select! {
+                () = caller => {}
+                failed = turn_away(&listeners) => panic!("{failed:#}"),
+                () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nobody closed the connection"),
+            }
+        });
+    }
 }

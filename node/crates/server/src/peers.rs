@@ -787,25 +787,27 @@ async fn refuse_if_bootstrapped(
     id: MemberId,
     name: &str,
 ) -> Result<()> {
-    // Nobody may run yet, so this must not take long.
+    // Nobody may run yet, so this must not take long: all are asked at once.
     let asks = asks.within(Duration::from_secs(1));
-    for (_, urls) in others {
-        for url in urls {
-            let Ok((body, _)) = asks.members(url).await else {
-                continue;
-            };
-            let Ok(members) = json::decode_member_list(&body) else {
-                continue;
-            };
-            let started = members
-                .iter()
-                .any(|member| member.id == id && !member.client_urls.is_empty());
-            ensure!(
-                !started,
-                "member {id} ({name}) has already been bootstrapped: {url} lists it as started, but this data directory is empty. Restore its directory, or remove it from the cluster, add it again and start it with --initial-cluster-state=existing"
-            );
-            return Ok(());
-        }
+    let mut answers = tokio::task::JoinSet::new();
+    for url in others.iter().flat_map(|(_, urls)| urls) {
+        let (asks, url) = (asks.clone(), url.clone());
+        answers.spawn(async move {
+            let (body, _) = asks.members(&url).await.ok()?;
+            Some((url, json::decode_member_list(&body).ok()?))
+        });
+    }
+    while let Some(answer) = answers.join_next().await {
+        let Ok(Some((url, members))) = answer else {
+            continue;
+        };
+        let started = members
+            .iter()
+            .any(|member| member.id == id && !member.client_urls.is_empty());
+        ensure!(
+            !started,
+            "member {id} ({name}) has already been bootstrapped: {url} lists it as started, but this data directory is empty. Restore its directory, or remove it from the cluster, add it again and start it with --initial-cluster-state=existing"
+        );
     }
     Ok(())
 }
