@@ -546,6 +546,7 @@ impl Running {
             self.turn_soon(context);
         }
         if let Some(index) = compact_to {
+            self.check_vouched()?;
             context.trace.line(
                 context.now_us,
                 format_args!("n{} wrote a snapshot, compacts to {index}", self.id),
@@ -555,6 +556,20 @@ impl Running {
             self.turn_soon(context);
         }
         self.start_wal(context);
+        Ok(())
+    }
+
+    /// The log is let go only behind a snapshot that a restart would find.
+    fn check_vouched(&self) -> Checked {
+        let vouched = wal::valid_snapshots(&self.disk, &self.config.wal_dir())
+            .map_err(|error| self.broken(&error))?;
+        let newest = vouched.last().map_or(0, |record| record.index);
+        if newest < self.snapshot_last {
+            return Err(self.broken(&format!(
+                "the log is let go up to a snapshot at {}, a restart would find the one at {newest}",
+                self.snapshot_last
+            )));
+        }
         Ok(())
     }
 

@@ -230,7 +230,7 @@ impl RaftNode {
         }
         self.run_reads(effects);
         self.drain_ready(effects);
-        if inputs.ticks > 0 || inputs.write_commit {
+        if inputs.ticks > 0 {
             self.write_commit(effects);
         }
         if let Some(index) = inputs.compact_to {

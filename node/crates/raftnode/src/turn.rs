@@ -136,10 +136,6 @@ pub struct Inputs {
     pub reads: Vec<u64>,
     /// The log up to here is not needed: a snapshot stands behind it.
     pub compact_to: Option<u64>,
-    /// Write the commit index now, not with the next tick. A snapshot's record in the WAL counts
-    /// only when a hard state before it has committed its index: so the turn that is asked for
-    /// this gives the [`Persist`] that must be queued before the record.
-    pub write_commit: bool,
     /// Ticks that have passed.
     pub ticks: u32,
 }
@@ -160,7 +156,6 @@ impl Inputs {
         self.proposals.clear();
         self.reads.clear();
         self.compact_to = None;
-        self.write_commit = false;
         self.ticks = 0;
     }
 }

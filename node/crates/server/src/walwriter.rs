@@ -143,9 +143,10 @@ impl WalWriter {
                     snapshot,
                     compact_to,
                 } => {
+                    let index = snapshot.metadata.as_ref().map_or(0, |m| m.index);
+                    self.save_commit(index)?;
                     self.save_snapshot(&snapshot)?;
                     must_sync = false;
-                    let index = snapshot.metadata.as_ref().map_or(0, |m| m.index);
                     self.wal.release_to(index)?;
                     self.wal.purge(self.max_wals)?;
                     self.snapshotter.purge(self.max_snapshots)?;
@@ -161,6 +162,18 @@ impl WalWriter {
             self.metrics.fsync_seconds.observe(began.elapsed());
         }
         Ok(number)
+    }
+
+    /// A restart passes over the record of a snapshot that the log has not committed. Raft tells
+    /// its commit index with the next write or tick; a snapshot of our own may come before that,
+    /// and what it covers was applied, so committed.
+    fn save_commit(&mut self, index: u64) -> Result<(), Error> {
+        let mut state = self.wal.hard_state();
+        if state.commit < index {
+            state.commit = index;
+            self.wal.save(Some(&state), &[])?;
+        }
+        Ok(())
     }
 
     /// The file first, then the record that makes it count (etcd's order).

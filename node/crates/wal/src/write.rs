@@ -200,6 +200,11 @@ impl Wal {
         self.metadata
     }
 
+    /// The last hard state that was saved, also before this start.
+    pub fn hard_state(&self) -> HardState {
+        self.state
+    }
+
     /// A reader of old entries, for other threads.
     pub fn reader(&self) -> Reader {
         Reader::new(self.disk.clone(), &self.dir, self.index.clone())
