@@ -241,6 +241,9 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
             .map_err(|_| anyhow!("--max-concurrent-streams must be between 0 and 4294967295"))?,
         keepalive_interval: given.duration("grpc-keepalive-interval"),
         keepalive_timeout: given.duration("grpc-keepalive-timeout"),
+        warning_unary_request_duration: given.duration("warning-unary-request-duration"),
+        cors: list(given.text("cors")),
+        host_whitelist: list(given.text("host-whitelist")),
         watch_progress_notify_interval: member.watch_progress_notify_interval,
     };
     Ok(Door {
@@ -521,6 +524,11 @@ fn log(given: &Given) -> Result<Log> {
         json: format == "json",
         outputs: given.list("log-outputs"),
     })
+}
+
+/// Items between commas.
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use backend::{Backend, Bucket, View, Writer};
 use bytes::Bytes;
@@ -31,6 +31,8 @@ pub struct Mvcc {
     pub(crate) compactions: Mutex<Compactions>,
     pub(crate) hashes: Mutex<VecDeque<KeyValueHash>>,
     hub: WatchHub,
+    /// Bytes of keys and values that were put since the start.
+    pub(crate) put_bytes: AtomicU64,
 }
 
 /// What changes together. The writer holds the lock for the whole of a transaction, so a
@@ -66,6 +68,7 @@ impl Mvcc {
             current: AtomicI64::new(state.current),
             compacted: AtomicI64::new(state.compacted),
             hub: WatchHub::new(state.current),
+            put_bytes: AtomicU64::new(0),
             state: RwLock::new(state),
             compactions: Mutex::default(),
             hashes: Mutex::default(),
@@ -84,6 +87,11 @@ impl Mvcc {
     /// below it fail, reads at it do not.
     pub fn compact_revision(&self) -> i64 {
         self.compacted.load(Ordering::Acquire)
+    }
+
+    /// Bytes of keys and values that were put since the start.
+    pub fn put_bytes(&self) -> u64 {
+        self.put_bytes.load(Ordering::Relaxed)
     }
 
     /// Keys that live now.

@@ -5,6 +5,7 @@
 //! no reader sees half a transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::mvccpb::KeyValue;
 use backend::{Backend, Bucket, Writer};
@@ -102,6 +103,9 @@ impl MvccWriter {
 impl WriteTxn<'_> {
     /// Sets a key. The caller has checked that the lease exists, and attaches it.
     pub fn put(&mut self, key: Bytes, value: Bytes, lease: i64) -> Result<Put, Error> {
+        self.mvcc
+            .put_bytes
+            .fetch_add((key.len() + value.len()) as u64, Ordering::Relaxed);
         let revision = self.next_revision();
         let inserted = self.index().put(&key, revision, lease != 0);
         let prior_lease = match inserted.prior {

@@ -104,10 +104,16 @@ pub async fn promote(
     request: pb::MemberPromoteRequest,
     expected: Option<Digest>,
 ) -> Result<pb::MemberPromoteResponse, Status> {
-    let members = door
+    let promoted = door
         .member
         .member_promote(&door.lane, request.id, expected)
-        .await?;
+        .await;
+    if door.member.is_leader() {
+        let stats = &door.member.shared.counters.stats;
+        let counter = if promoted.is_ok() { &stats.promoted } else { &stats.not_promoted };
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+    let members = promoted?;
     Ok(pb::MemberPromoteResponse {
         header: Some(door.header(0)),
         members: to_proto(&members),

@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::etcdserverpb as pb;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -15,6 +15,7 @@ use server::Member;
 use server::lane::Lane;
 
 use crate::grpc::{self, Messages, ReplyBody, Status};
+use crate::stats::{self, Method};
 use crate::{auth, cluster, health, kv, lease, maintenance, watch};
 
 /// What a request may carry beside the largest raft request (etcd `grpcOverheadBytes`).
@@ -33,6 +34,12 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`
     pub keepalive_timeout: Duration,
+    /// `--warning-unary-request-duration`: what takes longer is logged; zero: nothing is
+    pub warning_unary_request_duration: Duration,
+    /// `--cors`: origins that browsers may call from, `*` for all
+    pub cors: Vec<String>,
+    /// `--host-whitelist`: names that plain HTTP may call us by, `*` for all
+    pub host_whitelist: Vec<String>,
     /// `--watch-progress-notify-interval`
     pub watch_progress_notify_interval: Duration,
 }
@@ -74,29 +81,67 @@ impl Door {
         if !is_grpc {
             return Ok(health::answer(&self, request).await);
         }
-        Ok(match self.grpc(request).await {
+        let (service, method) = names(request.uri().path());
+        let stats = stats::of(service, method);
+        let began = Instant::now();
+        if let Some(stats) = stats {
+            let version = request.headers().get("client-api-version");
+            stats.start(version.and_then(|version| version.to_str().ok()).unwrap_or("unknown"));
+        }
+        let mut response = match self.clone().grpc(request, stats).await {
             Ok(response) => response,
             Err(status) => grpc::error_response(&status),
-        })
+        };
+        if let Some(stats) = stats {
+            if let ReplyBody::Stream(_, counted) = response.body_mut() {
+                *counted = Some(stats);
+            } else {
+                self.count_unary(stats, &response, began.elapsed());
+            }
+        }
+        Ok(response)
+    }
+
+    fn count_unary(&self, stats: &Method, response: &Response<ReplyBody>, took: Duration) {
+        let code = grpc::code(response);
+        let bytes = match response.body() {
+            ReplyBody::Unary { data: Some(data), .. } => data.len(),
+            _ => 0,
+        };
+        if bytes > 0 {
+            stats.send(bytes);
+        }
+        stats.end(code);
+        let shown = &self.member.shared.counters.stats;
+        shown.count_request(stats.name(), code == api::Code::OK, took);
+        let slow = self.config.warning_unary_request_duration;
+        if !slow.is_zero() && took > slow {
+            tracing::warn!(
+                time_spent_ms = took.as_millis() as u64,
+                method = stats.name(),
+                response_bytes = bytes,
+                code = code.name(),
+                "request stats"
+            );
+        }
     }
 
     async fn grpc(
         self: Arc<Self>,
         request: Request<Incoming>,
+        stats: Option<&'static Method>,
     ) -> Result<Response<ReplyBody>, Status> {
         let (head, body) = request.into_parts();
         let call = read_metadata(&head.headers)?;
-        let messages = Messages::new(
+        let mut messages = Messages::new(
             body,
             head.headers.get("grpc-encoding"),
             self.config.message_bytes_max(),
         )?;
-        let (service, method) = head
-            .uri
-            .path()
-            .trim_start_matches('/')
-            .split_once('/')
-            .unwrap_or_default();
+        if let Some(stats) = stats {
+            messages.count_for(stats);
+        }
+        let (service, method) = names(head.uri.path());
         let door = self;
         Ok(match (service, method) {
             ("etcdserverpb.KV", method) => match method {
@@ -243,6 +288,11 @@ impl Door {
         let revision = header.as_ref().map_or(0, |header| header.revision);
         *header = Some(self.header(revision));
     }
+}
+
+/// `/service/method`
+fn names(path: &str) -> (&str, &str) {
+    path.trim_start_matches('/').split_once('/').unwrap_or_default()
 }
 
 fn read_metadata(headers: &HeaderMap) -> Result<Call, Status> {

@@ -22,6 +22,8 @@ use hyper::body::Incoming;
 use prost::Message;
 use tokio::sync::mpsc;
 
+use crate::stats::Method;
+
 /// Bytes before each message.
 const PREFIX_BYTES: usize = 5;
 
@@ -106,7 +108,7 @@ pub enum ReplyBody {
     /// Plain HTTP.
     Full(Option<Bytes>),
     /// gRPC messages as they come, then the status.
-    Stream(mpsc::Receiver<Outgoing>),
+    Stream(mpsc::Receiver<Outgoing>, Option<&'static Method>),
 }
 
 /// What a stream's handler sends.
@@ -133,12 +135,18 @@ impl http_body::Body for ReplyBody {
                     .map(|trailers| Ok(Frame::trailers(trailers))),
             }),
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Stream(receiver) => match receiver.poll_recv(cx) {
+            Self::Stream(receiver, stats) => match receiver.poll_recv(cx) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Outgoing::Message(data))) => {
+                    if let Some(stats) = stats {
+                        stats.send(data.len());
+                    }
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Poll::Ready(Some(Outgoing::End(result))) => {
+                    if let Some(stats) = stats {
+                        stats.end(result.as_ref().map_or_else(|status| status.code, |()| Code::OK));
+                    }
                     let trailers = trailers(result);
                     *self = Self::Full(None);
                     Poll::Ready(Some(Ok(Frame::trailers(trailers))))
@@ -153,11 +161,19 @@ impl http_body::Body for ReplyBody {
         }
     }
 
+    fn size_hint(&self) -> http_body::SizeHint {
+        match self {
+            // Plain HTTP says its length, as etcd does; gRPC has no use for one.
+            Self::Full(Some(data)) => http_body::SizeHint::with_exact(data.len() as u64),
+            _ => http_body::SizeHint::default(),
+        }
+    }
+
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Unary { data, trailers } => data.is_none() && trailers.is_none(),
             Self::Full(data) => data.is_none(),
-            Self::Stream(_) => false,
+            Self::Stream(..) => false,
         }
     }
 }
@@ -206,9 +222,16 @@ pub fn error_response(status: &Status) -> Response<ReplyBody> {
     response
 }
 
+/// The code of an answer that is no stream.
+pub fn code(response: &Response<ReplyBody>) -> Code {
+    let status = response.headers().get(GRPC_STATUS);
+    let number = status.and_then(|status| status.to_str().ok()).and_then(|text| text.parse().ok());
+    number.map_or(Code::OK, Code::from_number)
+}
+
 /// The answer of a streaming call; the handler keeps the sender.
 pub fn stream_response(receiver: mpsc::Receiver<Outgoing>) -> Response<ReplyBody> {
-    with_grpc_headers(ReplyBody::Stream(receiver))
+    with_grpc_headers(ReplyBody::Stream(receiver, None))
 }
 
 fn with_grpc_headers(body: ReplyBody) -> Response<ReplyBody> {
@@ -226,6 +249,7 @@ pub struct Messages {
     buffer: BytesMut,
     gzip: bool,
     message_bytes_max: usize,
+    stats: Option<&'static Method>,
 }
 
 impl Messages {
@@ -253,7 +277,13 @@ impl Messages {
             buffer: BytesMut::new(),
             gzip,
             message_bytes_max,
+            stats: None,
         })
+    }
+
+    /// Counts the messages for this method.
+    pub fn count_for(&mut self, stats: &'static Method) {
+        self.stats = Some(stats);
     }
 
     /// The next message; `None` at the end of the request.
@@ -362,6 +392,9 @@ impl Messages {
     }
 
     fn payload(&self, compressed: u8, payload: Bytes) -> Result<Bytes, Status> {
+        if let Some(stats) = self.stats {
+            stats.receive(PREFIX_BYTES + payload.len());
+        }
         match (compressed, self.gzip) {
             (0, _) => Ok(payload),
             (1, true) => self.gunzip(&payload),

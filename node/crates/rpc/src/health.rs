@@ -68,8 +68,59 @@ impl Check {
     }
 }
 
-/// Answers a request that is not gRPC.
+/// Answers a request that is not gRPC, for whom the door lets in (etcd `accessController`).
 pub async fn answer<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> {
+    let listed = |list: &[String], name: &str| {
+        list.is_empty() || list.iter().any(|listed| listed == "*" || listed == name)
+    };
+    let host = host_name(&request);
+    if !host.is_empty() && !listed(&door.config.host_whitelist, &host) {
+        tracing::warn!(host, "rejecting HTTP request to prevent DNS rebinding attacks");
+        return error(StatusCode::MISDIRECTED_REQUEST, &unknown_host(&host));
+    }
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let allowed = if listed(&door.config.cors, "*") {
+        Some(HeaderValue::from_static("*"))
+    } else {
+        origin.filter(|origin| listed(&door.config.cors, origin.to_str().unwrap_or_default()))
+    };
+    let mut response = if request.method() == Method::OPTIONS {
+        Response::new(ReplyBody::Full(Some(Bytes::new())))
+    } else {
+        route(door, request).await
+    };
+    if let Some(origin) = allowed {
+        let headers = response.headers_mut();
+        let methods = HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let allowed = HeaderValue::from_static("accept, content-type, authorization");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    }
+    response
+}
+
+/// The name that the caller knows us by, without a port.
+fn host_name<B>(request: &Request<B>) -> String {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = header.or_else(|| request.uri().authority().map(|host| host.as_str()));
+    let authority = authority.unwrap_or_default();
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    host.trim_matches(['[', ']']).to_owned()
+}
+
+fn unknown_host(host: &str) -> String {
+    format!(
+        "the Host header {host:?} is not one of --host-whitelist; call this member by a listed \
+         name, add the name to the list, or use TLS (this protects against DNS rebinding, \
+         CVE-2018-5702)"
+    )
+}
+
+async fn route<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or("");
     let get = request.method() == Method::GET;
@@ -81,20 +132,24 @@ pub async fn answer<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> 
             response
         }
         "/health" => health(door, query).await,
-        "/metrics" => plain(StatusCode::OK, door.member.metrics_text()),
-        "/livez" => checks(door, LIVEZ, query).await,
-        "/readyz" => checks(door, READYZ, query).await,
+        "/metrics" => {
+            let mut text = server::metrics::Text::default();
+            crate::stats::write(&mut text);
+            plain(StatusCode::OK, door.member.metrics_text() + &text.finish())
+        }
+        "/livez" => checks(door, "livez", LIVEZ, query).await,
+        "/readyz" => checks(door, "readyz", READYZ, query).await,
         _ => {
             let single =
-                [("/livez/", LIVEZ), ("/readyz/", READYZ)]
+                [("livez", LIVEZ), ("readyz", READYZ)]
                     .iter()
                     .find_map(|(root, all)| {
-                        let name = path.strip_prefix(root)?;
-                        all.iter().find(|check| check.name() == name)
+                        let name = path.strip_prefix('/')?.strip_prefix(root)?.strip_prefix('/')?;
+                        Some((*root, all.iter().find(|check| check.name() == name)?))
                     });
             match single {
                 Some(_) if !get => method_not_allowed(),
-                Some(check) => checks(door, &[*check], query).await,
+                Some((root, check)) => checks(door, root, &[*check], query).await,
                 None => error(StatusCode::NOT_FOUND, "404 page not found"),
             }
         }
@@ -148,13 +203,20 @@ async fn health_failure(door: &Door, serializable: bool, excluded: &[&str]) -> O
     None
 }
 
-async fn checks(door: &Door, all: &[Check], query: &str) -> Response<ReplyBody> {
+async fn checks(
+    door: &Door,
+    root: &'static str,
+    all: &[Check],
+    query: &str,
+) -> Response<ReplyBody> {
     let excluded: Vec<&str> = values(query, "exclude").collect();
     let verbose = values(query, "verbose").next().is_some();
     let mut lines = String::new();
     let mut failed = false;
     for check in all.iter().filter(|check| !excluded.contains(&check.name())) {
-        match check.run(door).await {
+        let result = check.run(door).await;
+        door.member.shared.counters.stats.count_check(root, check.name(), result.is_ok());
+        match result {
             Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name())),
             Err(why) => {
                 failed = true;

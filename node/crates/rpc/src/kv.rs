@@ -20,6 +20,7 @@ pub async fn range(
     request: pb::RangeRequest,
 ) -> Result<pb::RangeResponse, Status> {
     check::check_range_request(&request)?;
+    let began = std::time::Instant::now();
     if !request.serializable {
         door.lane.linearizable_read().await?;
     }
@@ -27,6 +28,7 @@ pub async fn range(
     let mut response = mvcc::range_request(state.mvcc.as_ref(), &request)
         .map_err(|error| server::from_mvcc(&error))?;
     door.fill(&mut response.header);
+    door.member.shared.counters.stats.count_range(began.elapsed());
     Ok(response)
 }
 
@@ -82,6 +84,7 @@ pub async fn txn(door: Arc<Door>, request: pb::TxnRequest) -> Result<pb::TxnResp
         let mut response = apply::read_only_txn(&state.mvcc.pin(), &request)
             .map_err(|error| server::from_mvcc(&error))?;
         door.fill(&mut response.header);
+        door.member.shared.counters.stats.count_txn(&response);
         return Ok(response);
     }
     let raft = pb::InternalRaftRequest {

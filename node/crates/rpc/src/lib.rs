@@ -22,6 +22,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod serve;
+mod stats;
 mod watch;
 
 pub use door::{Config, Door};

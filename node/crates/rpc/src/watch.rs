@@ -4,6 +4,7 @@
 //! as fast as the client reads; a slow client fills its own queue and nobody else's.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb as pb;
@@ -117,6 +118,8 @@ async fn send_responses(
         };
         for mut part in parts {
             door.fill(&mut part.header);
+            let events = &door.member.shared.counters.stats.events;
+            events.fetch_add(part.events.len() as u64, Ordering::Relaxed);
             if sender
                 .send(Outgoing::Message(grpc::encode(&part)))
                 .await

@@ -197,6 +197,7 @@ impl ApplierLoop {
             self.follow(outcome, conf_results, replies);
         }
         let took = began.elapsed();
+        self.shared.counters.stats.applied.observe(took);
         if took > self.warning {
             self.shared
                 .counters
@@ -231,6 +232,9 @@ impl ApplierLoop {
         if let Some(why) = ignored {
             tracing::warn!(index, why, "passed over an entry that means nothing");
         }
+        if let Some(Ok(response)) = &result {
+            self.shared.counters.stats.count_applied(response);
+        }
         let mut reply = result;
         if let Some(change) = conf_change {
             if let Some(error) = &change.refused {
@@ -261,6 +265,7 @@ impl ApplierLoop {
             self.version_changed = true;
         }
         if hints.compacting.is_some() {
+            *self.shared.counters.stats.compaction_began.lock() = Some(Instant::now());
             self.hash_compaction();
         }
         let Some(reply) = reply else { return };
@@ -335,10 +340,13 @@ impl ApplierLoop {
     fn steps(&mut self) -> Result<(), String> {
         if self.applier.mvcc().is_compacting() {
             let (mvcc, writer) = self.applier.mvcc_writer();
+            let began = Instant::now();
             let step = mvcc
                 .compact_step(writer, COMPACT_STEP_RECORDS)
                 .map_err(|error| format!("compaction failed: {error}"))?;
             writer.end_local();
+            let stats = &self.shared.counters.stats;
+            stats.compaction_steps.observe(began.elapsed());
             if let CompactStep::Finished { hash, removed } = step {
                 tracing::info!(
                     compact_revision = hash.revision,
@@ -346,6 +354,12 @@ impl ApplierLoop {
                     hash = hash.hash,
                     "finished scheduled compaction"
                 );
+                let unix = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+                stats.compacted_at.store(unix, Ordering::Relaxed);
+                stats.compacted_records.fetch_add(removed as u64, Ordering::Relaxed);
+                if let Some(began) = stats.compaction_began.lock().take() {
+                    stats.compactions.observe(began.elapsed());
+                }
                 self.shared.compaction_finished(hash.revision);
             }
         }

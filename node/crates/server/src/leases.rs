@@ -1,6 +1,7 @@
 //! Leases beside the log: renewals and questions go to the leader, over the peer port when that
 //! is another member (etcd `LeaseRenew`, `LeaseTimeToLive`).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb as pb;
@@ -61,7 +62,11 @@ impl Member {
                 .renew(id, self.clock.now())
                 .map_err(from_lease)?
             {
-                Renewal::Renewed(seconds) => return Ok(seconds),
+                Renewal::Renewed(seconds) => {
+                    let renewed = &self.shared.counters.stats.leases_renewed;
+                    renewed.fetch_add(1, Ordering::Relaxed);
+                    return Ok(seconds);
+                }
                 Renewal::Ended => {
                     let (sender, receiver) = tokio::sync::oneshot::channel();
                     let wait = Box::new(move |end| {

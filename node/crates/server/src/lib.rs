@@ -42,6 +42,7 @@ pub mod raftloop;
 pub mod shared;
 pub mod snapshots;
 pub mod start;
+pub mod stats;
 pub mod walwriter;
 
 pub use member::{Member, from_mvcc};

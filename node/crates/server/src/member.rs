@@ -144,7 +144,11 @@ impl Member {
     pub async fn defragment(&self) -> Result<(), api::Error> {
         let done = self.committer.defragment();
         self.state().backend.request_commit();
-        match done.await {
+        let under_way = &self.shared.counters.stats.defragmenting;
+        under_way.fetch_add(1, Ordering::Relaxed);
+        let done = done.await;
+        under_way.fetch_sub(1, Ordering::Relaxed);
+        match done {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(api::Error::Other(error.to_string().into())),
             Err(_) => Err(api::Error::Stopped),
@@ -156,20 +160,25 @@ impl Member {
         self.commit().await?;
         let state = self.state();
         let revision = state.mvcc.revision();
+        let began = Instant::now();
         let hash = tokio::task::spawn_blocking(move || hash_of(&state.backend))
             .await
             .map_err(|_| api::Error::Stopped)?
             .map_err(|error| api::Error::Other(error.to_string().into()))?;
+        self.shared.counters.stats.hash.observe(began.elapsed());
         Ok((hash, revision))
     }
 
     /// The hash of the history up to a revision, and our current revision.
     pub async fn hash_kv(&self, revision: i64) -> Result<(mvcc::KeyValueHash, i64), api::Error> {
         let state = self.state();
-        tokio::task::spawn_blocking(move || state.mvcc.hash_by_revision(revision))
+        let began = Instant::now();
+        let hash = tokio::task::spawn_blocking(move || state.mvcc.hash_by_revision(revision))
             .await
             .map_err(|_| api::Error::Stopped)?
-            .map_err(|error| from_mvcc(&error))
+            .map_err(|error| from_mvcc(&error))?;
+        self.shared.counters.stats.hash_rev.observe(began.elapsed());
+        Ok(hash)
     }
 
     /// The database as committed now, pinned.
@@ -361,7 +370,7 @@ impl Member {
             "The latency distributions of fsync called by WAL.",
             &self.wal_metrics.fsync_seconds,
         );
-        text.counter(
+        text.gauge(
             "etcd_disk_wal_write_bytes_total",
             "Total number of bytes written in WAL.",
             count(&self.wal_metrics.written_bytes),
@@ -403,6 +412,7 @@ impl Member {
         );
         self.court.write_metrics(&mut text);
         self.peers.write_metrics(&mut text);
+        counters.stats.write(&mut text, self);
         metrics::process(&mut text);
         text.finish()
     }

@@ -10,25 +10,48 @@ use std::time::Duration;
 /// Number of bounded buckets of a disk histogram, as etcd's.
 const BUCKETS: usize = 14;
 
-/// Seconds, in buckets of 1 ms × 2^n.
-#[derive(Debug, Default)]
+/// Durations in buckets, each twice as wide as the one before it.
+#[derive(Debug)]
 pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS],
+    first_nanos: u64,
+    buckets: Box<[AtomicU64]>,
     count: AtomicU64,
     sum_nanos: AtomicU64,
 }
 
+impl Default for Histogram {
+    /// The disk's: from 1 ms to 8.192 s.
+    fn default() -> Self {
+        Self::with_buckets(Duration::from_millis(1), BUCKETS)
+    }
+}
+
 impl Histogram {
+    /// So many buckets, the first of them up to `first`.
+    pub fn with_buckets(first: Duration, buckets: usize) -> Self {
+        Self {
+            first_nanos: first.as_nanos().max(1) as u64,
+            buckets: (0..buckets).map(|_| AtomicU64::new(0)).collect(),
+            count: AtomicU64::new(0),
+            sum_nanos: AtomicU64::new(0),
+        }
+    }
+
     /// Adds one observation.
     pub fn observe(&self, took: Duration) {
-        let millis = took.as_nanos().div_ceil(1_000_000).max(1);
-        let bucket = (u128::BITS - (millis - 1).leading_zeros()) as usize;
+        let firsts = took.as_nanos().div_ceil(u128::from(self.first_nanos)).max(1);
+        let bucket = (u128::BITS - (firsts - 1).leading_zeros()) as usize;
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         self.sum_nanos
             .fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Observations so far.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 }
 
@@ -68,20 +91,54 @@ impl Text {
         }
     }
 
+    /// A metric of any kind without labels.
+    pub fn plain(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.head(name, kind, help);
+        let _ = writeln!(self.out, "{name} {value}");
+    }
+
     /// A histogram in seconds.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, "histogram", help);
+        self.series(name, "", histogram, Duration::from_secs(1));
+    }
+
+    /// A histogram in milliseconds.
+    pub fn histogram_in_ms(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        self.series(name, "", histogram, Duration::from_millis(1));
+    }
+
+    /// Histograms in seconds, each with its labels.
+    pub fn histograms<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histograms: impl IntoIterator<Item = (String, &'a Histogram)>,
+    ) {
+        self.head(name, "histogram", help);
+        for (labels, histogram) in histograms {
+            self.series(name, &labels, histogram, Duration::from_secs(1));
+        }
+    }
+
+    fn series(&mut self, name: &str, labels: &str, histogram: &Histogram, unit: Duration) {
+        let comma = if labels.is_empty() { "" } else { "," };
+        let in_units = |nanos: f64| nanos / unit.as_nanos() as f64;
         let mut total = 0;
-        for (power, bucket) in histogram.buckets.iter().enumerate() {
+        let mut bound = histogram.first_nanos as f64;
+        for bucket in &histogram.buckets {
             total += bucket.load(Ordering::Relaxed);
-            let bound = 0.001 * f64::from(1u32 << power);
-            let _ = writeln!(self.out, "{name}_bucket{{le=\"{bound}\"}} {total}");
+            let le = in_units(bound);
+            let _ = writeln!(self.out, "{name}_bucket{{{labels}{comma}le=\"{le}\"}} {total}");
+            bound *= 2.0;
         }
         let count = histogram.count.load(Ordering::Relaxed);
-        let sum = Duration::from_nanos(histogram.sum_nanos.load(Ordering::Relaxed)).as_secs_f64();
+        let sum = in_units(histogram.sum_nanos.load(Ordering::Relaxed) as f64);
+        let of = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         let _ = writeln!(
             self.out,
-            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}"
+            "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}\n{name}_sum{of} {sum}\n{name}_count{of} {count}"
         );
     }
 }
@@ -107,6 +164,34 @@ pub fn process(text: &mut Text) {
         "Total user and system CPU time spent in seconds.",
     );
     let _ = writeln!(text.out, "process_cpu_seconds_total {cpu}");
+    // As in prometheus' own client: ticks after the machine's start, and no limit is the largest number.
+    let booted = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let booted = booted
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))
+        .and_then(|seconds| seconds.parse::<f64>().ok())
+        .unwrap_or(0.0);
+    text.gauge(
+        "process_start_time_seconds",
+        "Start time of the process since unix epoch in seconds.",
+        booted + field(19) as f64 / 100.0,
+    );
+    text.gauge(
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes.",
+        address_space_max(),
+    );
+    let (received, sent) = network_bytes();
+    text.counter(
+        "process_network_receive_bytes_total",
+        "Number of bytes received by the process over the network.",
+        received,
+    );
+    text.counter(
+        "process_network_transmit_bytes_total",
+        "Number of bytes sent by the process over the network.",
+        sent,
+    );
     text.gauge(
         "process_virtual_memory_bytes",
         "Virtual memory size in bytes.",
@@ -133,6 +218,31 @@ pub fn process(text: &mut Text) {
     );
     text.gauge("os_fd_used", "The number of used file descriptors.", open);
     text.gauge("os_fd_limit", "The file descriptor limit.", limit);
+}
+
+/// The soft limit of the address space.
+fn address_space_max() -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    limits
+        .lines()
+        .find(|line| line.starts_with("Max address space"))
+        .and_then(|line| line.split_whitespace().nth(3))
+        .and_then(|soft| soft.parse().ok())
+        .unwrap_or(u64::MAX)
+}
+
+/// Bytes received and sent in this process' network namespace.
+fn network_bytes() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
+    let mut lines = text.lines().filter(|line| line.starts_with("IpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
+        return (0, 0);
+    };
+    let of = |name: &str| {
+        let at = names.split_whitespace().position(|other| other == name)?;
+        values.split_whitespace().nth(at)?.parse().ok()
+    };
+    (of("InOctets").unwrap_or(0), of("OutOctets").unwrap_or(0))
 }
 
 #[cfg(test)]

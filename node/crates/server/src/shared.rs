@@ -62,6 +62,8 @@ pub struct Counters {
     pub health_success: AtomicU64,
     /// `etcd_server_health_failures`
     pub health_failures: AtomicU64,
+    /// what else is counted
+    pub stats: crate::stats::Stats,
     /// `etcd_server_slow_apply_total`
     pub slow_apply: AtomicU64,
     /// `etcd_debugging_server_lease_expired_total`

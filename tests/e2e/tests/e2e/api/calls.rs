@@ -85,11 +85,6 @@ impl Call {
         wire.call(&self.path, &headers, &self.steps, self.quiet).await
     }
 
-    /// Nothing must come back while the stream is open.
-    pub fn is_silent(&self) -> bool {
-        !self.steps.iter().any(|step| matches!(step, Step::Expect(_) | Step::Close))
-    }
-
     pub fn mask(&self, answer: &mut Answer) {
         if let Some(mask) = self.masked {
             for (_, payload) in &mut answer.messages {
@@ -867,10 +862,12 @@ fn maintenance() -> Vec<Call> {
         }),
         Call::new("all", "/grpc.health.v1.Health/Watch", vec![
             Step::Send(framed(&HealthCheckRequest::default())),
+            Step::Close,
             Step::Expect(1),
         ]),
         Call::new("unknown", "/grpc.health.v1.Health/Watch", vec![
             Step::Send(framed(&HealthCheckRequest { service: "x".to_owned() })),
+            Step::Close,
             Step::Expect(1),
         ]),
         Call::unary("a list", "/grpc.health.v1.Health/List", &HealthCheckRequest::default()),

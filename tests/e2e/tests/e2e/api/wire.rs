@@ -97,6 +97,8 @@ impl Wire {
         let mut response = Some(tokio::spawn(response));
         let mut body: Option<Incoming> = None;
         let mut chunks = Some(chunks);
+        // Whoever closes last waits for the stream's end.
+        let ends = matches!(steps.last(), Some(Step::Close));
         let mut steps = steps.iter();
         let (mut wanted, mut through) = (0, false);
         let mut answer = Answer::default();
@@ -113,7 +115,7 @@ impl Wire {
                     None => through = true,
                 }
             }
-            let quiet = through && answer.messages.len() >= wanted && chunks.is_some();
+            let quiet = through && answer.messages.len() >= wanted && !ends;
             let patience = tokio::time::sleep(if quiet { silence } else { PATIENCE });
             let Some(reading) = &mut body else {
                 tokio::select! {
