@@ -412,15 +412,20 @@ impl Running {
     }
 
     fn carry_out(&mut self, effects: Effects, context: &mut Context<'_>) -> Checked {
+        if let Some(persist) = effects.persist {
+            self.persist(persist, context)?;
+        }
         for message in effects.messages {
             if message.msg_type == i32::from(MessageType::MsgSnap) {
                 self.send_snapshot(message, context)?;
-            } else {
-                context.actions.push(Action::Send(message));
+                continue;
             }
-        }
-        if let Some(persist) = effects.persist {
-            self.persist(persist, context)?;
+            if message.msg_type == i32::from(MessageType::MsgApp) {
+                context
+                    .properties
+                    .publishes(&mut self.mirror, &message.entries)?;
+            }
+            context.actions.push(Action::Send(message));
         }
         if let Some(state) = effects.soft_state {
             self.term = state.term;
@@ -534,11 +539,15 @@ impl Running {
     }
 
     fn wal_done(&mut self, context: &mut Context<'_>) -> Checked {
+        let written: Vec<Vec<Entry>> = self.wal_batch.iter().map(entries_of).collect();
         let mut compact_to = None;
         let persisted = self
             .wal
             .turn(&mut self.wal_batch, |index| compact_to = Some(index))
             .map_err(|error| self.broken(&error))?;
+        for entries in written {
+            context.properties.publishes(&mut self.mirror, &entries)?;
+        }
         if let Some(number) = persisted
             && context.breakage != Breakage::PersistedTooEarly
         {
@@ -799,6 +808,14 @@ impl Running {
             .actions
             .push(Action::SendSnapshot(message, bytes.into()));
         Ok(())
+    }
+}
+
+/// The entries that a job writes.
+fn entries_of(job: &WalJob) -> Vec<Entry> {
+    match job {
+        WalJob::Persist(persist) => persist.entries.clone(),
+        WalJob::Snapshot { .. } => Vec::new(),
     }
 }
 

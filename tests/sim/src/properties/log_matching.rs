@@ -3,6 +3,10 @@
 //!
 //! Every log is mirrored as a chain of digests: an entry's link depends on all before it. So
 //! two equal links are two equal logs.
+//!
+//! An entry counts once it has left a member's memory, to its disk or to a peer. Before that a
+//! power cut can unmake it, and the only voter of a cluster, who needs nobody's vote, may then
+//! lead in the same term again and write another.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +20,10 @@ use crate::trace::digest_on;
 pub struct Mirror {
     begin: u64,
     begin_chain: u64,
-    links: Vec<u64>,
+    /// Term and link of each entry.
+    links: Vec<(u64, u64)>,
+    /// Up to here the entries have left memory.
+    published: u64,
 }
 
 impl Mirror {
@@ -25,6 +32,7 @@ impl Mirror {
             begin,
             begin_chain,
             links: Vec::new(),
+            published: begin,
         }
     }
 
@@ -33,6 +41,10 @@ impl Mirror {
         if index == self.begin {
             return Some(self.begin_chain);
         }
+        self.link_at(index).map(|(_, link)| link)
+    }
+
+    fn link_at(&self, index: u64) -> Option<(u64, u64)> {
         let offset = usize::try_from(index.checked_sub(self.begin + 1)?).ok()?;
         self.links.get(offset).copied()
     }
@@ -56,7 +68,8 @@ pub(super) struct LogMatching {
 }
 
 impl LogMatching {
-    pub(super) fn appends(&mut self, mirror: &mut Mirror, entries: &[Entry]) -> Checked {
+    /// A member's log in memory grows, perhaps after it was cut.
+    pub(super) fn appends(mirror: &mut Mirror, entries: &[Entry]) -> Checked {
         for entry in entries {
             let Some(before) = mirror.chain_at(entry.index - 1) else {
                 return Err(Violation::new(
@@ -68,21 +81,36 @@ impl LogMatching {
                 ));
             };
             let link = link(before, entry);
-            let known = *self.links.entry((entry.index, entry.term)).or_insert(link);
+            mirror
+                .links
+                .truncate((entry.index - mirror.begin - 1) as usize);
+            mirror.links.push((entry.term, link));
+            mirror.published = mirror.published.min(entry.index - 1);
+        }
+        Ok(())
+    }
+
+    /// The log up to the entry of this index and term has left memory. One that was replaced
+    /// meanwhile is not looked at.
+    pub(super) fn publishes(&mut self, mirror: &mut Mirror, index: u64, term: u64) -> Checked {
+        if mirror.link_at(index).is_none_or(|(found, _)| found != term) {
+            return Ok(());
+        }
+        for index in mirror.published + 1..=index {
+            let Some((term, link)) = mirror.link_at(index) else {
+                continue;
+            };
+            let known = *self.links.entry((index, term)).or_insert(link);
             if known != link {
                 return Err(Violation::new(
                     "log matching",
                     format!(
-                        "two logs hold an entry {} of term {} and differ at it or before",
-                        entry.index, entry.term
+                        "two logs hold an entry {index} of term {term} and differ at it or before"
                     ),
                 ));
             }
-            mirror
-                .links
-                .truncate((entry.index - mirror.begin - 1) as usize);
-            mirror.links.push(link);
         }
+        mirror.published = mirror.published.max(index);
         Ok(())
     }
 }

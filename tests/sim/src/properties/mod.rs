@@ -67,13 +67,22 @@ impl Properties {
     pub fn starts(&mut self, begin: u64, entries: &[Entry]) -> Checked<Mirror> {
         let chain = self.leaders.chain_at(begin)?;
         let mut mirror = Mirror::new(begin, chain);
-        self.logs.appends(&mut mirror, entries)?;
+        LogMatching::appends(&mut mirror, entries)?;
+        self.publishes(&mut mirror, entries)?;
         Ok(mirror)
     }
 
     /// A member appends to its log.
     pub fn appends(&mut self, mirror: &mut Mirror, entries: &[Entry]) -> Checked {
-        self.logs.appends(mirror, entries)
+        LogMatching::appends(mirror, entries)
+    }
+
+    /// Entries leave a member's memory, to its disk or to a peer.
+    pub fn publishes(&mut self, mirror: &mut Mirror, entries: &[Entry]) -> Checked {
+        match entries.last() {
+            Some(last) => self.logs.publishes(mirror, last.index, last.term),
+            None => Ok(()),
+        }
     }
 
     /// A member's log is replaced by a snapshot.
