@@ -9,6 +9,8 @@
 use std::sync::Arc;
 
 use backend::Backend;
+/// The database as committed at one moment, kept until this is dropped.
+pub use backend::Snapshot as Pinned;
 use membership::Membership;
 use raftpb::{MemberId, Snapshot, SnapshotMetadata};
 use seams::Disk;

@@ -245,3 +245,48 @@ impl Drop for Unmount {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+/// Snapshots go out on the pool for long work, of which hashes are a part too.
+#[test]
+fn clients_that_do_not_read_their_snapshots_stop_nobody() {
+    use api::etcdserverpb::maintenance_client::MaintenanceClient;
+    use api::etcdserverpb::{HashKvRequest, PutRequest, SnapshotRequest};
+
+    /// More than the pool has threads.
+    const CLIENTS: usize = 12;
+    let Some(cluster) = Cluster::start(&Spec::of(Kind::Quorate, 1)) else {
+        return left_out("stuck_snapshots", MISSING);
+    };
+    let mut kv = crate::load::client(&cluster.endpoints());
+    crate::load::runtime().block_on(async {
+        // More than windows and queues take, for each of them.
+        for number in 0..8u8 {
+            let value = vec![number; 1 << 20].into();
+            let put = PutRequest { key: vec![number].into(), value, ..Default::default() };
+            kv.put(put).await.expect("a put");
+        }
+        let endpoint = tonic::transport::Endpoint::from_shared(cluster.members[0].client_url.clone())
+            .expect("an endpoint of ours");
+        let connect = async || MaintenanceClient::new(endpoint.connect().await.expect("a connection"));
+        let mut stuck = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut client = connect().await;
+            let mut stream =
+                client.snapshot(SnapshotRequest {}).await.expect("a stream").into_inner();
+            stream.message().await.expect("a first message");
+            stuck.push((client, stream));
+        }
+        let mut client = connect().await;
+        let asked = client.hash_kv(HashKvRequest { revision: 0 });
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
+        answer.expect("an answer while others do not read").expect("a hash");
+        // And one that reads gets all.
+        let mut stream = client.snapshot(SnapshotRequest {}).await.expect("a stream").into_inner();
+        let mut bytes = 0;
+        while let Some(part) = stream.message().await.expect("a message") {
+            bytes += part.blob.len() as u64;
+        }
+        assert!(bytes > 8 << 20 && bytes % 512 == 32, "{bytes} bytes: the file, and its digest");
+        drop(stuck);
+    });
+}
