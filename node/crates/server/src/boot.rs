@@ -88,6 +88,18 @@ pub enum Error {
         /// its consistent index
         applied: u64,
     },
+    /// the directory of a member that was removed
+    #[error(
+        "member {id} was removed from cluster {cluster:x}, and its ID can never come back: the database {db} knows of it. To let a member run here again, delete the data directory, add it as a new member (`etcdctl member add`), and start it with --initial-cluster-state=existing"
+    )]
+    Removed {
+        /// whose directory it is
+        id: MemberId,
+        /// from where it was removed
+        cluster: u64,
+        /// what says so
+        db: PathBuf,
+    },
     /// the log
     #[error(transparent)]
     Wal(#[from] wal::Error),
@@ -251,6 +263,13 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
         });
     }
     let membership = Membership::load(&backend.view(), cluster_id, id, config.max_learners)?;
+    if membership.is_removed(id) {
+        return Err(Error::Removed {
+            id,
+            cluster: cluster_id,
+            db: config.database_path(),
+        });
+    }
     let in_database = membership.conf_state().clone();
     let last_index = on_disk
         .entries

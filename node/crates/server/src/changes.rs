@@ -168,6 +168,8 @@ impl Member {
         if let Change::Promote(id) = change {
             self.wait_applied(lane).await?;
             self.learner_is_ready(*id)?;
+            let deadline = Instant::now() + self.config.request_timeout();
+            self.court.wait_until_trusted(*id, deadline).await;
         }
         let id = lane.next_id();
         let _expectation = self.court.expect(id, expected);
@@ -208,6 +210,9 @@ impl Member {
     ) -> Result<Vec<MemberInfo>, api::Error> {
         if self.court.rule() != Rule::Off || expected.is_some() {
             lane.linearizable_read().await?;
+            if let Change::Promote(id) = change {
+                self.court.wait_until_trusted(*id, deadline).await;
+            }
             self.court.judge_as_follower(change, expected)?;
         }
         if let Change::Promote(id) = change {
@@ -230,16 +235,18 @@ impl Member {
 
     /// As etcd asks of every promotion, its strict check on or off.
     fn learner_is_ready(&self, id: MemberId) -> Result<(), api::Error> {
-        let status = self.shared.status();
-        let learner = status.members.iter().find(|member| member.id == id);
-        let Some(learner) = learner else {
+        if self.state().cluster.get().member(id).is_none() {
             return Err(api::Error::MemberNotFound);
-        };
-        let ready = learner.matched as f64 / status.last_index.max(1) as f64;
+        }
+        let status = self.shared.status();
+        let known = |id| status.members.iter().find(|member| member.id == id);
+        let matched = |id| known(id).map_or(0, |member| member.matched);
+        let ready = matched(id) as f64 / matched(self.id()).max(1) as f64;
         if ready < LEARNER_READY {
             tracing::error!(
                 member = %id, learner_ready_percent = ready,
-                ready_percent_threshold = LEARNER_READY, replication = ?learner.replication,
+                ready_percent_threshold = LEARNER_READY,
+                replication = ?known(id).map(|member| member.replication),
                 "rejecting promote learner: learner is not ready"
             );
             return Err(api::Error::LearnerNotReady);

@@ -123,6 +123,22 @@ impl Court {
         assert!(set.is_ok(), "the court is given the transport once");
     }
 
+    /// A learner that has just connected is in doubt only because it is early: etcd would promote
+    /// it, so its caller is kept waiting and not refused, if that can be in time.
+    pub async fn wait_until_trusted(&self, learner: MemberId, deadline: Instant) {
+        let connected = self.connected_for(learner, Instant::now());
+        let (Rule::Strict, Some(connected)) = (self.rule, connected) else {
+            return;
+        };
+        // Strictly longer is asked for, hence the millisecond.
+        let missing =
+            (quorum::HEALTH_INTERVAL + Duration::from_millis(1)).saturating_sub(connected);
+        if !missing.is_zero() && Instant::now() + missing < deadline {
+            tracing::info!(%learner, ?missing, "the promotion waits until the learner has been connected long enough");
+            tokio::time::sleep(missing).await;
+        }
+    }
+
     /// Makes the request conditional: the membership must be this one in the turn that appends.
     pub fn expect(&self, request: u64, expected: Option<Digest>) -> Option<Expectation<'_>> {
         self.expected.lock().insert(request, expected?);

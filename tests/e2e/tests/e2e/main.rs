@@ -5,4 +5,5 @@ mod api;
 mod cluster;
 mod etcdctl;
 mod load;
+mod membership;
 mod swap;

@@ -1,0 +1,142 @@
+//! `quorate-expected-membership`: a call that is made for one membership only.
+
+use std::path::Path;
+use std::process::Command;
+
+use api::etcdserverpb as pb;
+use api::etcdserverpb::cluster_client::ClusterClient;
+use testkit::{Cluster, Kind, Member, Spec, left_out, tool};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use super::{MISSING, NOBODY};
+
+const METADATA: &str = "quorate-expected-membership";
+
+#[test]
+fn a_call_goes_through_only_for_the_membership_that_it_expects() {
+    let Some(cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
+        return left_out("membership_digest", MISSING);
+    };
+    super::wait_connected(&cluster);
+    let leader = cluster.leader();
+    let follower = (leader + 1) % 3;
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut clients = [
+            connect(&cluster.members[leader]).await,
+            connect(&cluster.members[follower]).await,
+        ];
+        let first = digest(&mut clients[0]).await;
+        assert_eq!(digest(&mut clients[1]).await, first);
+        assert_eq!(by_documented_command(&cluster.members[follower]), first);
+
+        let bad = add(&mut clients[1], "something else")
+            .await
+            .expect_err("it cannot be read");
+        assert_eq!(bad.code(), Code::InvalidArgument);
+        assert!(
+            bad.message().contains("16 hexadecimal digits"),
+            "{}",
+            bad.message()
+        );
+
+        // At the follower, which passes the condition on, and at the leader.
+        for client in &mut clients {
+            let stale = add(client, "0123456789abcdef")
+                .await
+                .expect_err("it is stale");
+            assert_eq!(stale.code(), Code::FailedPrecondition);
+            let words = format!("the membership is {first}, expected 0123456789abcdef");
+            assert!(stale.message().contains(&words), "{}", stale.message());
+        }
+
+        // Two callers who saw the same: one of them decides.
+        let [one, two] = &mut clients;
+        let (one, two) = tokio::join!(add(one, &first), add(two, &first));
+        let (added, refused) = match (one, two) {
+            (Ok(added), Err(refused)) | (Err(refused), Ok(added)) => (added, refused),
+            both => panic!("one of them must win: {both:?}"),
+        };
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(
+            refused
+                .message()
+                .contains("list the members and decide again"),
+            "{refused:?}"
+        );
+
+        let second = digest(&mut clients[1]).await;
+        assert_ne!(second, first);
+        assert_eq!(by_documented_command(&cluster.members[leader]), second);
+
+        let id = added.member.expect("the added member").id;
+        let mut remove = Request::new(pb::MemberRemoveRequest { id });
+        expecting(&mut remove, &second);
+        clients[1]
+            .member_remove(remove)
+            .await
+            .expect("nothing has changed since");
+        assert_eq!(digest(&mut clients[0]).await, first);
+    });
+}
+
+async fn connect(member: &Member) -> ClusterClient<Channel> {
+    let endpoint = Endpoint::try_from(member.client_url.clone()).expect("a URL");
+    ClusterClient::new(endpoint.connect().await.expect("the member serves"))
+}
+
+async fn digest(client: &mut ClusterClient<Channel>) -> String {
+    let request = pb::MemberListRequest { linearizable: true };
+    let response = client
+        .member_list(request)
+        .await
+        .expect("a list of members");
+    let digest = response
+        .metadata()
+        .get(METADATA)
+        .expect("the digest goes along");
+    digest.to_str().expect("hexadecimal digits").to_owned()
+}
+
+async fn add(
+    client: &mut ClusterClient<Channel>,
+    expected: &str,
+) -> Result<pb::MemberAddResponse, Status> {
+    let mut request = Request::new(pb::MemberAddRequest {
+        peer_urls: vec![NOBODY.to_owned()],
+        is_learner: true,
+    });
+    expecting(&mut request, expected);
+    Ok(client.member_add(request).await?.into_inner())
+}
+
+fn expecting<T>(request: &mut Request<T>, digest: &str) {
+    let value = digest.parse().expect("it is ASCII");
+    request.metadata_mut().insert(METADATA, value);
+}
+
+/// Runs the command that `docs/membership.md` gives, as it stands there.
+fn by_documented_command(member: &Member) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/membership.md");
+    let docs = std::fs::read_to_string(docs).expect("the document");
+    let (_, rest) = docs.split_once("```sh\n").expect("a block of commands");
+    let (command, _) = rest.split_once("```").expect("the end of the block");
+    let tools = tool("etcdctl").expect("looked for when the cluster was made");
+    let folder = tools.parent().expect("it lies in a folder").to_owned();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .env("ETCDCTL_ENDPOINTS", member.endpoint())
+        .output()
+        .expect("sh runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
+}
