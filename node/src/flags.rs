@@ -453,8 +453,8 @@ mod tests {
 
     #[test]
     fn one_dash_or_two_with_equals_or_without() {
-        let g = given("-name a --data-dir=/d --pre-vote=false --unsafe-no-fsync --max-wals 3")
-            .unwrap();
+        let g =
+            given("-name a --data-dir=/d --pre-vote=false --unsafe-no-fsync --max-wals 3").unwrap();
         assert_eq!(g.text("name"), "a");
         assert_eq!(g.text("data-dir"), "/d");
         assert!(!g.bool("pre-vote"));

@@ -675,6 +675,16 @@ impl World {
                 ..member(id.0)
             }),
             Plan::Promote(id) => Change::Promote(id),
+            // Of two voters the leader does not go first: one that is cut off with the news
+            // that its own removal is committed would leave the other without a majority.
+            Plan::Remove(id) if id == leader && known.voters().count() == 2 => {
+                let other = known.voters().find(|voter| voter.id != id);
+                let other = other.map_or(id, |voter| voter.id);
+                return self.with(leader, |member, context| {
+                    member.transfer(other, context);
+                    Ok(())
+                });
+            }
             Plan::Remove(id) => Change::Remove(id),
             Plan::Nothing => return Ok(()),
         };

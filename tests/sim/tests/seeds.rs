@@ -114,12 +114,15 @@ fn run_all(seeds: u64, breakage: Breakage) -> Vec<Result<Report, Failure>> {
                     if result.is_err() {
                         next.store(seeds, Ordering::Relaxed);
                     }
-                    results.lock().unwrap().push((seed, result));
+                    results
+                        .lock()
+                        .expect("no seed panicked")
+                        .push((seed, result));
                 }
             });
         }
     });
-    let mut results = results.into_inner().unwrap();
+    let mut results = results.into_inner().expect("no seed panicked");
     results.sort_by_key(|(seed, _)| *seed);
     results.into_iter().map(|(_, result)| result).collect()
 }

@@ -84,7 +84,14 @@ pub async fn update(
     request: pb::MemberUpdateRequest,
     expected: Option<Digest>,
 ) -> Result<pb::MemberUpdateResponse, Status> {
-    if door.member.state().cluster.get().member(MemberId(request.id)).is_none() {
+    if door
+        .member
+        .state()
+        .cluster
+        .get()
+        .member(MemberId(request.id))
+        .is_none()
+    {
         return Err(api::Error::MemberNotFound.into());
     }
     membership::parse_urls(&request.peer_urls).map_err(|_| api::Error::MemberBadUrls)?;
@@ -110,7 +117,11 @@ pub async fn promote(
         .await;
     if door.member.is_leader() {
         let stats = &door.member.shared.counters.stats;
-        let counter = if promoted.is_ok() { &stats.promoted } else { &stats.not_promoted };
+        let counter = if promoted.is_ok() {
+            &stats.promoted
+        } else {
+            &stats.not_promoted
+        };
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
     let members = promoted?;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb as pb;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prost::Message;
 use server::Member;
 use server::lane::Lane;
 
 use crate::grpc::{self, Messages, ReplyBody, Status};
+use crate::head::{self, ContentType};
 use crate::stats::{self, Method};
 use crate::{auth, cluster, health, kv, lease, maintenance, watch};
 
@@ -74,26 +75,54 @@ impl Door {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
-        let is_grpc = request
+        let content_type = match head::content_type(request.headers()) {
+            ContentType::Grpc(content_type) => content_type,
+            ContentType::Bad => return Ok(bad_content_type(request.headers())),
+            ContentType::Other => return Ok(health::answer(&self, request).await),
+        };
+        let timeout = match head::timeout(request.headers()) {
+            Ok(timeout) => timeout,
+            Err(status) => {
+                let mut response = grpc::error_response(&status);
+                *response.status_mut() = StatusCode::BAD_REQUEST;
+                return Ok(response);
+            }
+        };
+        let gzip = request
             .headers()
-            .get(http::header::CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        if !is_grpc {
-            return Ok(health::answer(&self, request).await);
-        }
-        let (service, method) = names(request.uri().path());
+            .get("grpc-encoding")
+            .is_some_and(|value| value == "gzip");
+        let (service, method) = head::names(request.uri().path()).unwrap_or_default();
         let stats = stats::of(service, method);
         let began = Instant::now();
         if let Some(stats) = stats {
             let version = request.headers().get("client-api-version");
-            stats.start(version.and_then(|version| version.to_str().ok()).unwrap_or("unknown"));
+            stats.start(
+                version
+                    .and_then(|version| version.to_str().ok())
+                    .unwrap_or("unknown"),
+            );
         }
-        let mut response = match self.clone().grpc(request, stats).await {
-            Ok(response) => response,
-            Err(status) => grpc::error_response(&status),
+        let answer = self.clone().grpc(request, stats);
+        let answer = match timeout {
+            None => answer.await,
+            // A handler that is dropped leaves nothing behind but an entry that may be applied.
+            Some(timeout) => match tokio::time::timeout(timeout, answer).await {
+                Ok(answer) => answer,
+                Err(_) => Err(api::Error::ContextDeadlineExceeded.into()),
+            },
         };
+        let answer = answer.unwrap_or_else(|status| grpc::error_response(&status));
+        let mut response = grpc::begin_stream(answer).await;
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, content_type);
+        if gzip {
+            // Whoever sends gzip gets gzip, asked for or not, as from grpc-go.
+            grpc::compress(&mut response);
+        }
         if let Some(stats) = stats {
-            if let ReplyBody::Stream(_, counted) = response.body_mut() {
+            if let ReplyBody::Stream { stats: counted, .. } = response.body_mut() {
                 *counted = Some(stats);
             } else {
                 self.count_unary(stats, &response, began.elapsed());
@@ -105,7 +134,9 @@ impl Door {
     fn count_unary(&self, stats: &Method, response: &Response<ReplyBody>, took: Duration) {
         let code = grpc::code(response);
         let bytes = match response.body() {
-            ReplyBody::Unary { data: Some(data), .. } => data.len(),
+            ReplyBody::Unary {
+                data: Some(data), ..
+            } => data.len(),
             _ => 0,
         };
         if bytes > 0 {
@@ -115,7 +146,7 @@ impl Door {
         let shown = &self.member.shared.counters.stats;
         shown.count_request(stats.name(), code == api::Code::OK, took);
         let slow = self.config.warning_unary_request_duration;
-        if !slow.is_zero() && took > slow {
+        if stats.is_unary() && !slow.is_zero() && took > slow {
             tracing::warn!(
                 time_spent_ms = took.as_millis() as u64,
                 method = stats.name(),
@@ -141,7 +172,8 @@ impl Door {
         if let Some(stats) = stats {
             messages.count_for(stats);
         }
-        let (service, method) = names(head.uri.path());
+        let path = head.uri.path();
+        let (service, method) = head::names(path).ok_or_else(|| head::malformed_path(path))?;
         let door = self;
         Ok(match (service, method) {
             ("etcdserverpb.KV", method) => match method {
@@ -205,6 +237,7 @@ impl Door {
             },
             ("grpc.health.v1.Health", method) => match method {
                 "Check" => door.unary(call, messages, maintenance::health_check).await,
+                "List" => door.unary(call, messages, maintenance::health_list).await,
                 "Watch" => maintenance::health_watch(door, messages).await?,
                 _ => return Err(Status::unknown_method(service, method)),
             },
@@ -290,9 +323,17 @@ impl Door {
     }
 }
 
-/// `/service/method`
-fn names(path: &str) -> (&str, &str) {
-    path.trim_start_matches('/').split_once('/').unwrap_or_default()
+fn bad_content_type(headers: &HeaderMap) -> Response<ReplyBody> {
+    let given = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let text = format!(
+        "invalid gRPC request content-type {:?}",
+        given.unwrap_or_default()
+    );
+    let mut response = grpc::error_response(&Status::new(api::Code::InvalidArgument, text));
+    *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
 }
 
 fn read_metadata(headers: &HeaderMap) -> Result<Call, Status> {
@@ -354,4 +395,5 @@ voters_only!(
     pb::AuthStatusRequest,
     pb::AuthenticateRequest,
     api::health::HealthCheckRequest,
+    api::health::HealthListRequest,
 );

@@ -79,6 +79,7 @@ impl From<api::Error> for Status {
     }
 }
 
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -108,7 +109,16 @@ pub enum ReplyBody {
     /// Plain HTTP.
     Full(Option<Bytes>),
     /// gRPC messages as they come, then the status.
-    Stream(mpsc::Receiver<Outgoing>, Option<&'static Method>),
+    Stream {
+        /// what came first, see [`begin_stream`]
+        first: Option<Outgoing>,
+        /// from the handler
+        receiver: mpsc::Receiver<Outgoing>,
+        /// counts what goes out
+        stats: Option<&'static Method>,
+        /// the client sent gzip
+        gzip: bool,
+    },
 }
 
 /// What a stream's handler sends.
@@ -135,17 +145,30 @@ impl http_body::Body for ReplyBody {
                     .map(|trailers| Ok(Frame::trailers(trailers))),
             }),
             Self::Full(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Self::Stream(receiver, stats) => match receiver.poll_recv(cx) {
+            Self::Stream {
+                first,
+                receiver,
+                stats,
+                gzip,
+            } => match first
+                .take()
+                .map_or_else(|| receiver.poll_recv(cx), |first| Poll::Ready(Some(first)))
+            {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Outgoing::Message(data))) => {
                     if let Some(stats) = stats {
                         stats.send(data.len());
                     }
+                    let data = if *gzip { compressed(&data) } else { data };
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Poll::Ready(Some(Outgoing::End(result))) => {
                     if let Some(stats) = stats {
-                        stats.end(result.as_ref().map_or_else(|status| status.code, |()| Code::OK));
+                        stats.end(
+                            result
+                                .as_ref()
+                                .map_or_else(|status| status.code, |()| Code::OK),
+                        );
                     }
                     let trailers = trailers(result);
                     *self = Self::Full(None);
@@ -173,7 +196,7 @@ impl http_body::Body for ReplyBody {
         match self {
             Self::Unary { data, trailers } => data.is_none() && trailers.is_none(),
             Self::Full(data) => data.is_none(),
-            Self::Stream(..) => false,
+            Self::Stream { .. } => false,
         }
     }
 }
@@ -222,16 +245,72 @@ pub fn error_response(status: &Status) -> Response<ReplyBody> {
     response
 }
 
+/// Has the answer's messages sent in gzip. An answer without messages stays as it is.
+pub fn compress(response: &mut Response<ReplyBody>) {
+    match response.body_mut() {
+        ReplyBody::Unary {
+            data: Some(data), ..
+        } => *data = compressed(data),
+        ReplyBody::Stream { gzip, .. } => *gzip = true,
+        _ => return,
+    }
+    let encoding = HeaderValue::from_static("gzip");
+    response.headers_mut().insert(GRPC_ENCODING, encoding);
+}
+
+/// The same message in gzip; an empty one is not worth it, as in grpc-go.
+fn compressed(message: &Bytes) -> Bytes {
+    use std::io::Write as _;
+    if message.len() <= PREFIX_BYTES {
+        return message.clone();
+    }
+    let mut out = vec![0; PREFIX_BYTES];
+    let mut encoder = flate2::write::GzEncoder::new(&mut out, flate2::Compression::default());
+    let written = encoder
+        .write_all(&message[PREFIX_BYTES..])
+        .and_then(|()| encoder.try_finish());
+    drop(encoder);
+    if written.is_err() {
+        return message.clone();
+    }
+    let length = (out.len() - PREFIX_BYTES) as u32;
+    out[0] = 1;
+    out[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
+    out.into()
+}
+
 /// The code of an answer that is no stream.
 pub fn code(response: &Response<ReplyBody>) -> Code {
     let status = response.headers().get(GRPC_STATUS);
-    let number = status.and_then(|status| status.to_str().ok()).and_then(|text| text.parse().ok());
+    let number = status
+        .and_then(|status| status.to_str().ok())
+        .and_then(|text| text.parse().ok());
     number.map_or(Code::OK, Code::from_number)
 }
 
 /// The answer of a streaming call; the handler keeps the sender.
 pub fn stream_response(receiver: mpsc::Receiver<Outgoing>) -> Response<ReplyBody> {
-    with_grpc_headers(ReplyBody::Stream(receiver, None))
+    with_grpc_headers(ReplyBody::Stream {
+        first: None,
+        receiver,
+        stats: None,
+        gzip: false,
+    })
+}
+
+/// Waits for a stream's first word: headers go out with it, and a call that fails before it has
+/// said anything fails as a whole, as from grpc-go.
+pub async fn begin_stream(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    if let ReplyBody::Stream {
+        first, receiver, ..
+    } = response.body_mut()
+    {
+        match receiver.recv().await {
+            Some(Outgoing::End(Err(status))) => return error_response(&status),
+            other => *first = other,
+        }
+    }
+    response
 }
 
 fn with_grpc_headers(body: ReplyBody) -> Response<ReplyBody> {
@@ -290,7 +369,7 @@ impl Messages {
     pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         loop {
             if let Some(payload) = self.take_buffered()? {
-                return decode(payload).map(Some);
+                return self.decode(payload).map(Some);
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -298,10 +377,10 @@ impl Messages {
                         continue;
                     };
                     // The usual case: one frame holds one whole message, which is then not copied.
-                    if self.buffer.is_empty() {
-                        if let Some(payload) = self.whole(&data)? {
-                            return decode(payload).map(Some);
-                        }
+                    if self.buffer.is_empty()
+                        && let Some(payload) = self.whole(&data)?
+                    {
+                        return self.decode(payload).map(Some);
                     }
                     self.buffer.extend_from_slice(&data);
                 }
@@ -312,7 +391,11 @@ impl Messages {
                     ));
                 }
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Status::new(Code::Internal, "unexpected EOF")),
+                // Inside the prefix grpc-go sees an end, inside a message a broken one.
+                None if self.buffer.len() < PREFIX_BYTES => {
+                    return Err(Status::new(Code::Unknown, "EOF"));
+                }
+                None => return Err(Status::new(Code::Unknown, "unexpected EOF")),
             }
         }
     }
@@ -321,17 +404,12 @@ impl Messages {
     pub async fn only<M: Message + Default>(mut self) -> Result<M, Status> {
         let message = match self.next().await? {
             Some(message) => message,
-            None => return Err(Status::new(Code::Internal, "unexpected EOF")),
+            None => return Err(Status::new(Code::Unknown, "EOF")),
         };
+        // More messages than the one are passed over, as by grpc-go.
         while !self.body.is_end_stream() {
             match self.body.frame().await {
-                Some(Ok(frame)) if frame.data_ref().is_none_or(|data| data.is_empty()) => {}
-                Some(Ok(_)) => {
-                    return Err(Status::new(
-                        Code::Internal,
-                        "cardinality violation: received multiple request messages for unary call",
-                    ));
-                }
+                Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     return Err(Status::new(
                         Code::Canceled,
@@ -409,6 +487,17 @@ impl Messages {
         }
     }
 
+    fn decode<M: Message + Default>(&self, payload: Bytes) -> Result<M, Status> {
+        M::decode(payload).map_err(|error| {
+            tracing::debug!(%error, "a request could not be decoded");
+            let what = match self.stats {
+                Some(stats) if !stats.is_unary() => "failed to unmarshal the received message",
+                _ => "error unmarshalling request",
+            };
+            Status::new(Code::Internal, format!("grpc: {what}: {UNREADABLE}"))
+        })
+    }
+
     fn gunzip(&self, payload: &[u8]) -> Result<Bytes, Status> {
         use std::io::Read as _;
         let mut out = Vec::new();
@@ -418,10 +507,14 @@ impl Messages {
             .take(limit)
             .read_to_end(&mut out)
             .map_err(|error| {
-                Status::new(
-                    Code::Internal,
-                    format!("grpc: failed to decompress the received message: {error}"),
-                )
+                // Go's words where they are known.
+                let text = match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => "unexpected EOF".to_owned(),
+                    std::io::ErrorKind::InvalidInput => "gzip: invalid header".to_owned(),
+                    _ => error.to_string(),
+                };
+                let text = format!("grpc: failed to decompress the message: {text}");
+                Status::new(Code::Internal, text)
             })?;
         if out.len() > self.message_bytes_max {
             return Err(Status::new(
@@ -436,14 +529,8 @@ impl Messages {
     }
 }
 
-fn decode<M: Message + Default>(payload: Bytes) -> Result<M, Status> {
-    M::decode(payload).map_err(|error| {
-        Status::new(
-            Code::Internal,
-            format!("grpc: error unmarshalling request: {error}"),
-        )
-    })
-}
+/// Go's text for bytes that are no message of this type; it does not say more either.
+const UNREADABLE: &str = "proto: cannot parse invalid wire-format data";
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,11 @@ pub async fn range(
     let mut response = mvcc::range_request(state.mvcc.as_ref(), &request)
         .map_err(|error| server::from_mvcc(&error))?;
     door.fill(&mut response.header);
-    door.member.shared.counters.stats.count_range(began.elapsed());
+    door.member
+        .shared
+        .counters
+        .stats
+        .count_range(began.elapsed());
     Ok(response)
 }
 
@@ -165,8 +169,14 @@ async fn send_chunks(
         if chunk.header.is_some() {
             door.fill(&mut chunk.header);
         }
-        let message = pb::RangeStreamResponse { range_response: Some(chunk) };
-        if sender.send(Outgoing::Message(grpc::encode(&message))).await.is_err() {
+        let message = pb::RangeStreamResponse {
+            range_response: Some(chunk),
+        };
+        if sender
+            .send(Outgoing::Message(grpc::encode(&message)))
+            .await
+            .is_err()
+        {
             return Ok(());
         }
         // A long list must not keep the other requests of this runtime waiting.

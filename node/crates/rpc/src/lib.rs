@@ -17,6 +17,7 @@ mod cluster;
 mod coalesce;
 mod door;
 mod grpc;
+mod head;
 mod health;
 mod kv;
 mod lease;

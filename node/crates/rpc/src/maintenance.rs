@@ -53,7 +53,6 @@ pub async fn status(door: Arc<Door>, _: pb::StatusRequest) -> Result<pb::StatusR
             target_version: cluster.downgrade().target_version.clone(),
         }),
         errors,
-        ..Default::default()
     })
 }
 
@@ -170,7 +169,12 @@ pub async fn snapshot(
     tokio::spawn(async move {
         let began = std::time::Instant::now();
         let result = send_database(source, version, &sender).await;
-        door.member.shared.counters.stats.snapshots.observe(began.elapsed());
+        door.member
+            .shared
+            .counters
+            .stats
+            .snapshots
+            .observe(began.elapsed());
         let _ = sender.send(Outgoing::End(result)).await;
     });
     Ok(grpc::stream_response(receiver))
@@ -234,10 +238,7 @@ fn read_and_hash(
         }
     }
     if filled == 0 {
-        return Err(Status::new(
-            api::Code::Unknown,
-            "the database ended early",
-        ));
+        return Err(Status::new(api::Code::Unknown, "the database ended early"));
     }
     piece.truncate(filled);
     digest.update(&piece);
@@ -254,6 +255,19 @@ pub async fn health_check(
     }
     Ok(HealthCheckResponse {
         status: ServingStatus::Serving as i32,
+    })
+}
+
+/// grpc.health.v1.Health/List: there is one service, the server as a whole.
+pub async fn health_list(
+    _: Arc<Door>,
+    _: api::health::HealthListRequest,
+) -> Result<api::health::HealthListResponse, Status> {
+    let whole = HealthCheckResponse {
+        status: ServingStatus::Serving as i32,
+    };
+    Ok(api::health::HealthListResponse {
+        statuses: [(String::new(), whole)].into(),
     })
 }
 

@@ -50,7 +50,7 @@ const AUTH: &str = "etcdserverpb.Auth";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// The busy ones first: a call looks for its own from the top.
-static METHODS: [Method; 29] = [
+static METHODS: [Method; 30] = [
     unary(KV, "Range"),
     unary(KV, "Put"),
     unary(KV, "Txn"),
@@ -79,6 +79,7 @@ static METHODS: [Method; 29] = [
     unary(AUTH, "AuthStatus"),
     unary(AUTH, "Authenticate"),
     unary(HEALTH, "Check"),
+    unary(HEALTH, "List"),
     method(HEALTH, "Watch", "server_stream"),
 ];
 
@@ -105,10 +106,15 @@ impl Method {
         self.name
     }
 
+    /// Whether there is one message each way.
+    pub fn is_unary(&self) -> bool {
+        self.kind == "unary"
+    }
+
     /// A call came in, from a client of this version.
     pub fn start(&self, client_version: &str) {
         self.started.fetch_add(1, Ordering::Relaxed);
-        count_client(client_version, self.kind == "unary");
+        count_client(client_version, self.is_unary());
     }
 
     /// A message came in.
@@ -129,7 +135,12 @@ impl Method {
     }
 
     fn labels(&self) -> String {
-        let Self { service, name, kind, .. } = self;
+        let Self {
+            service,
+            name,
+            kind,
+            ..
+        } = self;
         format!("grpc_method=\"{name}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"")
     }
 }
@@ -141,12 +152,16 @@ fn count_client(version: &str, unary: bool) {
     };
     let is_it = |client: &&Client| client.0 == version;
     {
-        let clients = CLIENTS.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let clients = CLIENTS
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(client) = clients.iter().find(is_it) {
             return add(client);
         }
     }
-    let mut clients = CLIENTS.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut clients = CLIENTS
+        .write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     if clients.iter().find(is_it).is_none() {
         if clients.len() >= CLIENT_VERSIONS_MAX {
             return;
@@ -162,14 +177,30 @@ fn count_client(version: &str, unary: bool) {
 pub fn write(text: &mut Text) {
     let of = |value: fn(&Method) -> &AtomicU64| -> Vec<(String, u64)> {
         let all = METHODS.iter();
-        all.map(|method| (method.labels(), value(method).load(Ordering::Relaxed))).collect()
+        all.map(|method| (method.labels(), value(method).load(Ordering::Relaxed)))
+            .collect()
     };
     let started = of(|method| &method.started);
     let received = of(|method| &method.received);
     let sent = of(|method| &method.sent);
-    text.labelled("grpc_server_started_total", "counter", "Total number of RPCs started on the server.", &started);
-    text.labelled("grpc_server_msg_received_total", "counter", "Total number of RPC stream messages received on the server.", &received);
-    text.labelled("grpc_server_msg_sent_total", "counter", "Total number of gRPC stream messages sent by the server.", &sent);
+    text.labelled(
+        "grpc_server_started_total",
+        "counter",
+        "Total number of RPCs started on the server.",
+        &started,
+    );
+    text.labelled(
+        "grpc_server_msg_received_total",
+        "counter",
+        "Total number of RPC stream messages received on the server.",
+        &received,
+    );
+    text.labelled(
+        "grpc_server_msg_sent_total",
+        "counter",
+        "Total number of gRPC stream messages sent by the server.",
+        &sent,
+    );
     let handled: Vec<(String, u64)> = METHODS
         .iter()
         .flat_map(|method| {
@@ -180,23 +211,46 @@ pub fn write(text: &mut Text) {
             })
         })
         .collect();
-    text.labelled("grpc_server_handled_total", "counter", "Total number of RPCs completed on the server, regardless of success or failure.", &handled);
+    text.labelled(
+        "grpc_server_handled_total",
+        "counter",
+        "Total number of RPCs completed on the server, regardless of success or failure.",
+        &handled,
+    );
     let bytes = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    text.counter("etcd_network_client_grpc_received_bytes_total", "The total number of bytes received from grpc clients.", bytes(&RECEIVED_BYTES));
-    text.counter("etcd_network_client_grpc_sent_bytes_total", "The total number of bytes sent to grpc clients.", bytes(&SENT_BYTES));
-    let clients = CLIENTS.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    text.counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "The total number of bytes received from grpc clients.",
+        bytes(&RECEIVED_BYTES),
+    );
+    text.counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "The total number of bytes sent to grpc clients.",
+        bytes(&SENT_BYTES),
+    );
+    let clients = CLIENTS
+        .read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let clients: Vec<(String, u64)> = clients
         .iter()
         .flat_map(|(version, unary, stream)| {
             // The text is the client's: what ends a label must not end ours.
             let version = version.replace(['"', '\\', '\n'], "?");
             [("unary", unary), ("stream", stream)].map(|(kind, count)| {
-                (format!("client_api_version=\"{version}\",type=\"{kind}\""), bytes(count))
+                (
+                    format!("client_api_version=\"{version}\",type=\"{kind}\""),
+                    bytes(count),
+                )
             })
         })
         .filter(|(_, count)| *count > 0)
         .collect();
-    text.labelled("etcd_server_client_requests_total", "counter", "The total number of client requests per client version.", &clients);
+    text.labelled(
+        "etcd_server_client_requests_total",
+        "counter",
+        "The total number of client requests per client version.",
+        &clients,
+    );
 }
 
 #[cfg(test)]
@@ -206,12 +260,14 @@ mod tests {
     #[test]
     fn a_client_cannot_fill_memory_with_versions_nor_break_the_text() {
         for number in 0..2 * CLIENT_VERSIONS_MAX {
-            count_client(&format!("{number}\"} 1\n"), true);
+            count_client(&format!("{number}\"}} 1\n"), true);
         }
         let mut text = Text::default();
         write(&mut text);
         let text = text.finish();
-        let clients = text.lines().filter(|line| line.starts_with("etcd_server_client_requests_total{"));
+        let clients = text
+            .lines()
+            .filter(|line| line.starts_with("etcd_server_client_requests_total{"));
         assert_eq!(clients.clone().count(), CLIENT_VERSIONS_MAX);
         for line in clients {
             assert!(line.ends_with("\",type=\"unary\"} 1"), "{line}");
@@ -220,7 +276,10 @@ mod tests {
 
     #[test]
     fn a_method_is_found_by_both_of_its_names() {
-        assert_eq!(of("etcdserverpb.KV", "Range").map(Method::name), Some("Range"));
+        assert_eq!(
+            of("etcdserverpb.KV", "Range").map(Method::name),
+            Some("Range")
+        );
         assert!(of("etcdserverpb.Watch", "Range").is_none());
     }
 }

@@ -137,7 +137,11 @@ async fn leader_lost(door: &Door) -> Status {
     let mut leadership = door.member.shared.leadership();
     loop {
         // Nothing wakes a stream while there is a leader; there are many streams.
-        if leadership.wait_for(|soft| soft.leader.is_none()).await.is_err() {
+        if leadership
+            .wait_for(|soft| soft.leader.is_none())
+            .await
+            .is_err()
+        {
             return api::Error::Stopped.into();
         }
         let found = leadership.wait_for(|soft| soft.leader.is_some());

@@ -354,9 +354,13 @@ impl ApplierLoop {
                     hash = hash.hash,
                     "finished scheduled compaction"
                 );
-                let unix = std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+                let unix = std::time::UNIX_EPOCH
+                    .elapsed()
+                    .map_or(0, |since| since.as_secs());
                 stats.compacted_at.store(unix, Ordering::Relaxed);
-                stats.compacted_records.fetch_add(removed as u64, Ordering::Relaxed);
+                stats
+                    .compacted_records
+                    .fetch_add(removed as u64, Ordering::Relaxed);
                 if let Some(began) = stats.compaction_began.lock().take() {
                     stats.compactions.observe(began.elapsed());
                 }

@@ -230,18 +230,17 @@ impl Member {
 
     /// `GET /version` on the client port: etcd's fields
     pub fn version_json(&self) -> String {
-        self.versions().to_string()
+        format!("{{{}}}", self.versions())
     }
 
     /// `GET /version` on the peer port: beside etcd's fields our own version, by which members
     /// of ours know each other
     pub fn peer_version_json(&self) -> String {
-        let mut versions = self.versions();
-        versions["quorate"] = QUORATE_VERSION.into();
-        versions.to_string()
+        format!("{{{},\"quorate\":\"{QUORATE_VERSION}\"}}", self.versions())
     }
 
-    fn versions(&self) -> serde_json::Value {
+    /// The fields in etcd's order; versions need no escape.
+    fn versions(&self) -> String {
         let cluster = self.state().cluster.get();
         let cluster = cluster
             .version()
@@ -250,11 +249,9 @@ impl Member {
             version if version.is_empty() => "unknown".to_owned(),
             version => version,
         };
-        serde_json::json!({
-            "etcdserver": ANNOUNCED_VERSION,
-            "etcdcluster": cluster,
-            "storage": storage,
-        })
+        format!(
+            "\"etcdserver\":\"{ANNOUNCED_VERSION}\",\"etcdcluster\":\"{cluster}\",\"storage\":\"{storage}\""
+        )
     }
 
     /// One `/health` answer.

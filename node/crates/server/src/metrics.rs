@@ -39,7 +39,10 @@ impl Histogram {
 
     /// Adds one observation.
     pub fn observe(&self, took: Duration) {
-        let firsts = took.as_nanos().div_ceil(u128::from(self.first_nanos)).max(1);
+        let firsts = took
+            .as_nanos()
+            .div_ceil(u128::from(self.first_nanos))
+            .max(1);
         let bucket = (u128::BITS - (firsts - 1).leading_zeros()) as usize;
         if let Some(bucket) = self.buckets.get(bucket) {
             bucket.fetch_add(1, Ordering::Relaxed);
@@ -130,12 +133,19 @@ impl Text {
         for bucket in &histogram.buckets {
             total += bucket.load(Ordering::Relaxed);
             let le = in_units(bound);
-            let _ = writeln!(self.out, "{name}_bucket{{{labels}{comma}le=\"{le}\"}} {total}");
+            let _ = writeln!(
+                self.out,
+                "{name}_bucket{{{labels}{comma}le=\"{le}\"}} {total}"
+            );
             bound *= 2.0;
         }
         let count = histogram.count.load(Ordering::Relaxed);
         let sum = in_units(histogram.sum_nanos.load(Ordering::Relaxed) as f64);
-        let of = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let of = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{labels}}}")
+        };
         let _ = writeln!(
             self.out,
             "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}\n{name}_sum{of} {sum}\n{name}_count{of} {count}"

@@ -575,8 +575,10 @@ impl Port {
 
 impl PeerApi for Port {
     fn version(&self) -> Bytes {
-        self.get()
-            .map_or_else(|_| Bytes::new(), |(member, _)| member.peer_version_json().into())
+        self.get().map_or_else(
+            |_| Bytes::new(),
+            |(member, _)| member.peer_version_json().into(),
+        )
     }
 
     fn members(&self) -> Bytes {

@@ -29,6 +29,9 @@ const REQUESTS: [(&str, &str); 8] = [
     ("Alarm", "Alarm"),
 ];
 
+/// By kind and name: passed, failed, and whether the last one passed.
+type Checks = BTreeMap<(&'static str, &'static str), (u64, u64, bool)>;
+
 /// See the chapter above.
 #[derive(Debug)]
 pub struct Stats {
@@ -74,7 +77,7 @@ pub struct Stats {
     /// request durations by type, failures first
     requests: [[Histogram; 2]; REQUESTS.len()],
     /// checks of `/livez` and `/readyz`: successes, failures, whether the last one succeeded
-    checks: Mutex<BTreeMap<(&'static str, &'static str), (u64, u64, bool)>>,
+    checks: Mutex<Checks>,
 }
 
 impl Default for Stats {
@@ -131,7 +134,8 @@ impl Stats {
             Response::Txn(txn) => self.count_txn(txn),
             Response::LeaseGrant(grant) => {
                 add(&self.leases_granted, 1);
-                self.lease_ttl.observe(Duration::from_secs(grant.ttl.max(0).cast_unsigned()));
+                self.lease_ttl
+                    .observe(Duration::from_secs(grant.ttl.max(0).cast_unsigned()));
             }
             Response::LeaseRevoke(_) => add(&self.leases_revoked, 1),
             _ => {}
@@ -182,68 +186,202 @@ impl Stats {
 
     fn write_store(&self, text: &mut Text, member: &Member) {
         let mvcc = &member.state().mvcc;
-        text.counter("etcd_mvcc_put_total", "Total number of puts seen by this member.", value(&self.puts));
-        text.counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member.", value(&self.deletes));
-        text.counter("etcd_mvcc_range_total", "Total number of ranges seen by this member.", value(&self.ranges));
-        text.counter("etcd_mvcc_txn_total", "Total number of txns seen by this member.", value(&self.txns));
-        text.gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "The total size of put kv pairs seen by this member.", mvcc.put_bytes());
+        text.counter(
+            "etcd_mvcc_put_total",
+            "Total number of puts seen by this member.",
+            value(&self.puts),
+        );
+        text.counter(
+            "etcd_mvcc_delete_total",
+            "Total number of deletes seen by this member.",
+            value(&self.deletes),
+        );
+        text.counter(
+            "etcd_mvcc_range_total",
+            "Total number of ranges seen by this member.",
+            value(&self.ranges),
+        );
+        text.counter(
+            "etcd_mvcc_txn_total",
+            "Total number of txns seen by this member.",
+            value(&self.txns),
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_total_put_size_in_bytes",
+            "The total size of put kv pairs seen by this member.",
+            mvcc.put_bytes(),
+        );
         let watches = mvcc.watch_hub().counts();
-        text.gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.", watches.streams);
-        text.gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers.", watches.watchers);
-        text.gauge("etcd_debugging_mvcc_slow_watcher_total", "Total number of unsynced slow watchers.", watches.slow);
-        text.counter("etcd_debugging_mvcc_events_total", "Total number of events sent by this member.", value(&self.events));
-        text.histogram("etcd_mvcc_hash_duration_seconds", "The latency distribution of storage hash operation.", &self.hash);
-        text.histogram("etcd_mvcc_hash_rev_duration_seconds", "The latency distribution of storage hash by revision operation.", &self.hash_rev);
-        text.counter("etcd_debugging_mvcc_db_compaction_keys_total", "Total number of db keys compacted.", value(&self.compacted_records));
-        text.gauge("etcd_debugging_mvcc_db_compaction_last", "The unix time of the last db compaction. Resets to 0 on start.", value(&self.compacted_at));
-        text.histogram_in_ms("etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds", "Bucketed histogram of db compaction pause duration.", &self.compaction_steps);
-        text.histogram_in_ms("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds", "Bucketed histogram of db compaction total duration.", &self.compactions);
+        text.gauge(
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Total number of watch streams.",
+            watches.streams,
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_watcher_total",
+            "Total number of watchers.",
+            watches.watchers,
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Total number of unsynced slow watchers.",
+            watches.slow,
+        );
+        text.counter(
+            "etcd_debugging_mvcc_events_total",
+            "Total number of events sent by this member.",
+            value(&self.events),
+        );
+        text.histogram(
+            "etcd_mvcc_hash_duration_seconds",
+            "The latency distribution of storage hash operation.",
+            &self.hash,
+        );
+        text.histogram(
+            "etcd_mvcc_hash_rev_duration_seconds",
+            "The latency distribution of storage hash by revision operation.",
+            &self.hash_rev,
+        );
+        text.counter(
+            "etcd_debugging_mvcc_db_compaction_keys_total",
+            "Total number of db keys compacted.",
+            value(&self.compacted_records),
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_db_compaction_last",
+            "The unix time of the last db compaction. Resets to 0 on start.",
+            value(&self.compacted_at),
+        );
+        text.histogram_in_ms(
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+            "Bucketed histogram of db compaction pause duration.",
+            &self.compaction_steps,
+        );
+        text.histogram_in_ms(
+            "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+            "Bucketed histogram of db compaction total duration.",
+            &self.compactions,
+        );
     }
 
     fn write_leases(&self, text: &mut Text, member: &Member) {
         let expired = &member.shared.counters.leases_expired;
-        text.counter("etcd_debugging_lease_granted_total", "The total number of granted leases.", value(&self.leases_granted));
-        text.counter("etcd_debugging_lease_revoked_total", "The total number of revoked leases.", value(&self.leases_revoked));
-        text.counter("etcd_debugging_lease_renewed_total", "The number of renewed leases seen by the leader.", value(&self.leases_renewed));
-        text.histogram("etcd_debugging_lease_ttl_total", "Bucketed histogram of lease TTLs.", &self.lease_ttl);
-        text.counter("etcd_debugging_server_lease_expired_total", "The total number of expired leases.", value(expired));
+        text.counter(
+            "etcd_debugging_lease_granted_total",
+            "The total number of granted leases.",
+            value(&self.leases_granted),
+        );
+        text.counter(
+            "etcd_debugging_lease_revoked_total",
+            "The total number of revoked leases.",
+            value(&self.leases_revoked),
+        );
+        text.counter(
+            "etcd_debugging_lease_renewed_total",
+            "The number of renewed leases seen by the leader.",
+            value(&self.leases_renewed),
+        );
+        text.histogram(
+            "etcd_debugging_lease_ttl_total",
+            "Bucketed histogram of lease TTLs.",
+            &self.lease_ttl,
+        );
+        text.counter(
+            "etcd_debugging_server_lease_expired_total",
+            "The total number of expired leases.",
+            value(expired),
+        );
     }
 
     fn write_requests(&self, text: &mut Text) {
-        let requests = REQUESTS.iter().zip(&self.requests).flat_map(|((_, kind), histograms)| {
-            [("false", &histograms[0]), ("true", &histograms[1])].map(|(success, histogram)| {
-                (format!("success=\"{success}\",type=\"{kind}\""), histogram)
-            })
-        });
+        let requests = REQUESTS
+            .iter()
+            .zip(&self.requests)
+            .flat_map(|((_, kind), histograms)| {
+                [("false", &histograms[0]), ("true", &histograms[1])].map(|(success, histogram)| {
+                    (format!("success=\"{success}\",type=\"{kind}\""), histogram)
+                })
+            });
         // A series without observations says nothing; one stays for the name's sake.
-        let seen = requests.enumerate().filter(|(at, (_, seen))| *at == 1 || seen.count() > 0);
-        text.histograms("etcd_server_request_duration_seconds", "Response latency distribution in seconds for each type.", seen.map(|(_, series)| series));
-        text.histograms("etcd_server_range_duration_seconds", "The latency distributions of txn.Range", [("success=\"true\"".to_owned(), &self.range)]);
-        text.histograms("etcd_server_apply_duration_seconds", "The latency distributions of v2 apply called by backend.", [("op=\"Batch\",success=\"true\",version=\"v3\"".to_owned(), &self.applied)]);
+        let seen = requests
+            .enumerate()
+            .filter(|(at, (_, seen))| *at == 1 || seen.count() > 0);
+        text.histograms(
+            "etcd_server_request_duration_seconds",
+            "Response latency distribution in seconds for each type.",
+            seen.map(|(_, series)| series),
+        );
+        text.histograms(
+            "etcd_server_range_duration_seconds",
+            "The latency distributions of txn.Range",
+            [("success=\"true\"".to_owned(), &self.range)],
+        );
+        text.histograms(
+            "etcd_server_apply_duration_seconds",
+            "The latency distributions of v2 apply called by backend.",
+            [(
+                "op=\"Batch\",success=\"true\",version=\"v3\"".to_owned(),
+                &self.applied,
+            )],
+        );
         let checks = self.checks.lock();
         let all: Vec<(String, u64)> = checks
             .iter()
-            .map(|((root, name), check)| (format!("name=\"{name}\",type=\"{root}\""), u64::from(check.2)))
+            .map(|((root, name), check)| {
+                (
+                    format!("name=\"{name}\",type=\"{root}\""),
+                    u64::from(check.2),
+                )
+            })
             .collect();
-        text.labelled("etcd_server_healthcheck", "gauge", "The result of each kind of healthcheck.", &all);
+        text.labelled(
+            "etcd_server_healthcheck",
+            "gauge",
+            "The result of each kind of healthcheck.",
+            &all,
+        );
         let all: Vec<(String, u64)> = checks
             .iter()
             .flat_map(|((root, name), check)| {
                 [("error", check.1), ("success", check.0)].map(|(status, count)| {
-                    (format!("name=\"{name}\",status=\"{status}\",type=\"{root}\""), count)
+                    (
+                        format!("name=\"{name}\",status=\"{status}\",type=\"{root}\""),
+                        count,
+                    )
                 })
             })
             .filter(|(_, count)| *count > 0)
             .collect();
-        text.labelled("etcd_server_healthchecks_total", "counter", "The total number of each kind of healthcheck.", &all);
-        text.counter("etcd_server_learner_promote_successes", "The total number of successful learner promotions while this member is leader.", value(&self.promoted));
+        text.labelled(
+            "etcd_server_healthchecks_total",
+            "counter",
+            "The total number of each kind of healthcheck.",
+            &all,
+        );
+        text.counter(
+            "etcd_server_learner_promote_successes",
+            "The total number of successful learner promotions while this member is leader.",
+            value(&self.promoted),
+        );
         text.labelled("etcd_server_learner_promote_failures", "counter", "The total number of failed learner promotions (likely learner not ready) while this member is leader.", &[("Reason=\"other\"".to_owned(), value(&self.not_promoted))]);
     }
 
     fn write_disk(&self, text: &mut Text) {
-        text.gauge("etcd_disk_defrag_inflight", "Whether or not defrag is active on the member. 1 means active, 0 means not.", value(&self.defragmenting));
-        text.histogram("etcd_disk_backend_snapshot_duration_seconds", "The latency distribution of backend snapshots.", &self.snapshots);
-        text.histogram("etcd_debugging_snap_save_total_duration_seconds", "The total latency distributions of save called by snapshot.", &self.snap_saved);
+        text.gauge(
+            "etcd_disk_defrag_inflight",
+            "Whether or not defrag is active on the member. 1 means active, 0 means not.",
+            value(&self.defragmenting),
+        );
+        text.histogram(
+            "etcd_disk_backend_snapshot_duration_seconds",
+            "The latency distribution of backend snapshots.",
+            &self.snapshots,
+        );
+        text.histogram(
+            "etcd_debugging_snap_save_total_duration_seconds",
+            "The total latency distributions of save called by snapshot.",
+            &self.snap_saved,
+        );
     }
 }
 
@@ -269,15 +407,27 @@ fn write_cluster(text: &mut Text, member: &Member) {
         .filter(|other| other.id != local)
         .map(|other| (format!("Local=\"{local}\",Remote=\"{}\"", other.id), 1))
         .collect();
-    text.labelled("etcd_network_known_peers", "gauge", "The current number of known peers.", &known);
+    text.labelled(
+        "etcd_network_known_peers",
+        "gauge",
+        "The current number of known peers.",
+        &known,
+    );
     let alarm = |alarm: &AlarmMember| {
         let kind = alarm.alarm().as_str_name();
-        (format!("alarm_type=\"{kind}\",server_id=\"{:x}\"", alarm.member_id), 1)
+        (
+            format!("alarm_type=\"{kind}\",server_id=\"{:x}\"", alarm.member_id),
+            1,
+        )
     };
     let alarms: Vec<(String, u64)> = state.alarms.get(0).iter().map(alarm).collect();
     text.labelled("etcd_debugging_server_alarms", "gauge", "Alarms for every member in cluster. 1 for 'server_id' label with current ID. 2 for 'alarm_type' label with type of this alarm", &alarms);
     text.labelled("etcd_server_go_version", "gauge", "Which Go version server is running with. 1 for 'server_go_version' label with current version.", &[("server_go_version=\"none\"".to_owned(), 1)]);
-    text.gauge("etcd_debugging_auth_revision", "The current revision of auth store.", 1);
+    text.gauge(
+        "etcd_debugging_auth_revision",
+        "The current revision of auth store.",
+        1,
+    );
 }
 
 /// The feature gates that this member knows.
@@ -289,7 +439,12 @@ fn write_features(text: &mut Text, config: &Config) {
         ("LeaseCheckpointPersist", config.lease_checkpoint_persist),
     ]
     .map(|(name, on)| (format!("name=\"{name}\",stage=\"ALPHA\""), u64::from(on)));
-    text.labelled("etcd_server_feature_enabled", "gauge", "Whether or not a feature is enabled. 1 is enabled, 0 is not.", &features);
+    text.labelled(
+        "etcd_server_feature_enabled",
+        "gauge",
+        "Whether or not a feature is enabled. 1 is enabled, 0 is not.",
+        &features,
+    );
 }
 
 /// What this member does not do, or does not measure apart: true zeros, for the names' sake.
@@ -308,7 +463,11 @@ fn write_nothing(text: &mut Text) {
         "etcd_snap_db_save_total_duration_seconds",
         "etcd_snap_fsync_duration_seconds",
     ] {
-        text.histogram(name, "Not measured apart; always empty.", &Histogram::default());
+        text.histogram(
+            name,
+            "Not measured apart; always empty.",
+            &Histogram::default(),
+        );
     }
     for (name, kind) in [
         ("etcd_debugging_mvcc_pending_events_total", "gauge"),
@@ -327,8 +486,13 @@ fn write_nothing(text: &mut Text) {
     ] {
         text.plain(name, kind, "Not measured apart; always zero.", 0);
     }
-    let writes = ["action=\"create\"".to_owned()].map(|label| (label, 0));
-    text.labelled("etcd_debugging_store_writes_total", "counter", "Not measured apart; always zero.", &writes);
+    for (name, action) in [
+        ("etcd_debugging_store_reads_total", "getRecursive"),
+        ("etcd_debugging_store_writes_total", "create"),
+    ] {
+        let series = [(format!("action=\"{action}\""), 0)];
+        text.labelled(name, "counter", "Not measured apart; always zero.", &series);
+    }
 }
 
 #[cfg(test)]
@@ -338,7 +502,9 @@ mod tests {
 
     #[test]
     fn a_txn_counts_its_operations_nested_ones_too_and_itself_from_two_on() {
-        let op = |response| ResponseOp { response: Some(response) };
+        let op = |response| ResponseOp {
+            response: Some(response),
+        };
         let inner = TxnResponse {
             responses: vec![
                 op(OpResponse::ResponsePut(PutResponse::default())),
@@ -348,7 +514,9 @@ mod tests {
         };
         let outer = TxnResponse {
             responses: vec![
-                op(OpResponse::ResponseDeleteRange(DeleteRangeResponse::default())),
+                op(OpResponse::ResponseDeleteRange(
+                    DeleteRangeResponse::default(),
+                )),
                 op(OpResponse::ResponseTxn(inner)),
             ],
             ..Default::default()

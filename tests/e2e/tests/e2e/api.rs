@@ -42,10 +42,18 @@ fn start(kind: Kind) -> Option<Cluster> {
     }
     cluster.start_all();
     let member = &cluster.members[0];
-    eventually("the cluster's version", std::time::Duration::from_secs(20), || {
-        let version = http1(&member.endpoint(), "GET", "/version");
-        if version.contains(r#""storage":"3.7.0""#) { Ok(()) } else { Err(version) }
-    });
+    eventually(
+        "the cluster's version",
+        std::time::Duration::from_secs(20),
+        || {
+            let version = http1(&member.endpoint(), "GET", "/version");
+            if version.contains(r#""storage":"3.7.0""#) {
+                Ok(())
+            } else {
+                Err(version)
+            }
+        },
+    );
     Some(cluster)
 }
 
@@ -54,7 +62,10 @@ fn raw_requests_are_answered_alike() {
     let (etcd, ours) = std::thread::scope(|scope| {
         let etcd = scope.spawn(|| start(Kind::Etcd));
         let ours = scope.spawn(|| start(Kind::Quorate));
-        (etcd.join().expect("etcd starts"), ours.join().expect("ours starts"))
+        (
+            etcd.join().expect("etcd starts"),
+            ours.join().expect("ours starts"),
+        )
     });
     let (Some(mut etcd_cluster), Some(mut our_cluster)) = (etcd, ours) else {
         return left_out("api", "etcd or etcdctl is missing; run `make tools`");
@@ -71,7 +82,11 @@ fn raw_requests_are_answered_alike() {
             let status = eventually("its end", ended, || member.exited().ok_or_else(String::new));
             let log = member.log_text();
             let log = log.find("panic").map_or("", |at| &log[at..]);
-            panic!("{:?} ended with {status}:\n{log}\n{}", member.kind, complaints.join("\n\n"));
+            panic!(
+                "{:?} ended with {status}:\n{log}\n{}",
+                member.kind,
+                complaints.join("\n\n")
+            );
         }
     }
     complaints.extend(run_alone(&ours));
@@ -91,16 +106,26 @@ fn run_calls(etcd: &str, ours: &str, calls: &[Call]) -> Vec<String> {
     runtime().block_on(async {
         let (to_etcd, to_ours) = tokio::join!(Wire::connect(etcd), Wire::connect(ours));
         for call in calls {
-            let (mut etcd, mut ours) =
-                tokio::join!(call.run(&to_etcd), call.run(&to_ours));
-            if etcd.headers.iter().any(|header| header.starts_with("failed: ")) {
-                complaints.push(format!("{}: {:?}, {:?}", call.name, etcd.headers, ours.headers));
+            let (mut etcd, mut ours) = tokio::join!(call.run(&to_etcd), call.run(&to_ours));
+            if etcd
+                .headers
+                .iter()
+                .any(|header| header.starts_with("failed: "))
+            {
+                complaints.push(format!(
+                    "{}: {:?}, {:?}",
+                    call.name, etcd.headers, ours.headers
+                ));
                 return;
             }
             call.mask(&mut etcd);
             call.mask(&mut ours);
             if (etcd == ours) == call.differs.is_some() {
-                let what = if call.differs.is_some() { "should differ and does not" } else { "" };
+                let what = if call.differs.is_some() {
+                    "should differ and does not"
+                } else {
+                    ""
+                };
                 complaints.push(format!(
                     "{} {what}\n--- etcd\n{}--- ours\n{}",
                     call.name,
@@ -111,12 +136,20 @@ fn run_calls(etcd: &str, ours: &str, calls: &[Call]) -> Vec<String> {
             if let Some(expected) = call.differs
                 && !show(&ours).contains(expected)
             {
-                complaints.push(format!("{}: ours lacks {expected:?}\n{}", call.name, show(&ours)));
+                complaints.push(format!(
+                    "{}: ours lacks {expected:?}\n{}",
+                    call.name,
+                    show(&ours)
+                ));
             }
             if let Some(expected) = call.expected
                 && !show(&etcd).contains(expected)
             {
-                complaints.push(format!("{}: etcd lacks {expected:?}\n{}", call.name, show(&etcd)));
+                complaints.push(format!(
+                    "{}: etcd lacks {expected:?}\n{}",
+                    call.name,
+                    show(&etcd)
+                ));
             }
         }
     });
@@ -142,7 +175,11 @@ fn run_alone(ours: &str) -> Vec<String> {
 fn show(answer: &Answer) -> String {
     let mut text = format!("HTTP {} {:?}\n", answer.http_status, answer.headers);
     for (flag, payload) in &answer.messages {
-        text.push_str(&format!("  {flag} {} bytes: {}\n", payload.len(), payload.escape_ascii()));
+        text.push_str(&format!(
+            "  {flag} {} bytes: {}\n",
+            payload.len(),
+            payload.escape_ascii()
+        ));
     }
     text.push_str(&format!("  trailers {:?}\n", answer.trailers));
     text
@@ -151,18 +188,42 @@ fn show(answer: &Answer) -> String {
 /// The HTTP endpoints, their options and methods.
 fn compare_http(etcd: &str, ours: &str) -> Vec<String> {
     let targets = [
-        "/version", "/health", "/livez", "/readyz", "/health?serializable=true",
-        "/health?exclude=NOSPACE", "/health?exclude=", "/livez?verbose", "/livez?verbose=true",
-        "/livez?exclude=serializable_read", "/livez?exclude=nosuch", "/livez/serializable_read",
-        "/livez/serializable_read?verbose", "/readyz?exclude=data_corruption",
+        "/version",
+        "/health",
+        "/livez",
+        "/readyz",
+        "/health?serializable=true",
+        "/health?exclude=NOSPACE",
+        "/health?exclude=",
+        "/livez?verbose",
+        "/livez?verbose=true",
+        "/livez?exclude=serializable_read",
+        "/livez?exclude=nosuch",
+        "/livez/serializable_read",
+        "/livez/serializable_read?verbose",
+        "/readyz?exclude=data_corruption",
         "/readyz?verbose&exclude=data_corruption&exclude=serializable_read&exclude=non_learner",
-        "/readyz/data_corruption", "/readyz/serializable_read", "/readyz/linearizable_read",
-        "/readyz/non_learner", "/readyz/non_learner?verbose", "/livez/nosuch", "/readyz/nosuch",
-        "/nosuch", "/", "/healthz", "/health/",
+        "/readyz/data_corruption",
+        "/readyz/serializable_read",
+        "/readyz/linearizable_read",
+        "/readyz/non_learner",
+        "/readyz/non_learner?verbose",
+        "/livez/nosuch",
+        "/readyz/nosuch",
+        "/nosuch",
+        "/",
+        "/healthz",
+        "/health/",
     ];
     let mut requests: Vec<(&str, &str)> = targets.iter().map(|target| ("GET", *target)).collect();
     for method in ["POST", "PUT", "DELETE", "HEAD"] {
-        for target in ["/version", "/health", "/livez", "/readyz", "/readyz/non_learner"] {
+        for target in [
+            "/version",
+            "/health",
+            "/livez",
+            "/readyz",
+            "/readyz/non_learner",
+        ] {
             requests.push((method, target));
         }
     }
@@ -170,7 +231,9 @@ fn compare_http(etcd: &str, ours: &str) -> Vec<String> {
     for (method, target) in requests {
         let (etcd, ours) = (http1(etcd, method, target), http1(ours, method, target));
         if etcd != ours {
-            complaints.push(format!("{method} {target}\n--- etcd\n{etcd}\n--- ours\n{ours}"));
+            complaints.push(format!(
+                "{method} {target}\n--- etcd\n{etcd}\n--- ours\n{ours}"
+            ));
         }
     }
     // The checks of a verbose /readyz come in any order.
@@ -181,7 +244,11 @@ fn compare_http(etcd: &str, ours: &str) -> Vec<String> {
         lines
     };
     if sorted(etcd) != sorted(ours) {
-        complaints.push(format!("/readyz?verbose\n{:?}\n{:?}", sorted(etcd), sorted(ours)));
+        complaints.push(format!(
+            "/readyz?verbose\n{:?}\n{:?}",
+            sorted(etcd),
+            sorted(ours)
+        ));
     }
     complaints
 }
@@ -207,5 +274,8 @@ fn compare_metrics(etcd: &str, ours: &str) -> Vec<String> {
     if missing.is_empty() {
         return Vec::new();
     }
-    vec![format!("metrics:\n  {}", missing.into_iter().collect::<Vec<_>>().join("\n  "))]
+    vec![format!(
+        "metrics:\n  {}",
+        missing.into_iter().collect::<Vec<_>>().join("\n  ")
+    )]
 }

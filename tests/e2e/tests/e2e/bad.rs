@@ -13,7 +13,9 @@ const MISSING: &str = "etcdctl is missing; run `make tools`";
 
 /// One member of ours that took some writes and was killed.
 fn killed(name: &str, flags: &[&str]) -> Option<(Cluster, Acknowledged)> {
-    let spec = flags.iter().fold(Spec::of(Kind::Quorate, 1), |spec, flag| spec.flag(flag));
+    let spec = flags
+        .iter()
+        .fold(Spec::of(Kind::Quorate, 1), |spec, flag| spec.flag(flag));
     let Some(mut cluster) = Cluster::start(&spec) else {
         left_out(name, MISSING);
         return None;
@@ -44,68 +46,108 @@ fn refusal(member: &mut Member) -> String {
     let code = eventually("a refusal", Duration::from_secs(20), || {
         member.exited().ok_or_else(|| "it runs".to_owned())
     });
-    assert!(!code.success(), "the start was not refused:\n{}", member.log_text());
+    assert!(
+        !code.success(),
+        "the start was not refused:\n{}",
+        member.log_text()
+    );
     member.log_text()
 }
 
 /// Where the log's records end: before the preallocated zeros.
 fn end_of_records(path: &PathBuf) -> u64 {
     let bytes = std::fs::read(path).expect("the segment");
-    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1)
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last as u64 + 1)
 }
 
 #[test]
 fn a_torn_end_of_the_log_is_cut_off() {
-    let Some((mut cluster, acknowledged)) = killed("torn_tail", &[]) else { return };
+    let Some((mut cluster, acknowledged)) = killed("torn_tail", &[]) else {
+        return;
+    };
     let last = segments(&cluster.members[0]).pop().expect("a segment");
     // A record whose length is there and whose bytes never came: 4000 bytes were to follow.
-    let file = std::fs::OpenOptions::new().write(true).open(&last).expect("the segment");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&last)
+        .expect("the segment");
     let end = end_of_records(&last).next_multiple_of(8);
-    file.write_all_at(&4000u64.to_le_bytes(), end).expect("a write");
-    file.write_all_at(b"half a record", end + 8).expect("a write");
+    file.write_all_at(&4000u64.to_le_bytes(), end)
+        .expect("a write");
+    file.write_all_at(b"half a record", end + 8)
+        .expect("a write");
     cluster.members[0].start();
     assert_holds(&read_all(&cluster.endpoints(), "k"), &acknowledged);
 }
 
 #[test]
 fn damage_in_the_middle_of_the_log_refuses_the_start_and_names_the_place() {
-    let Some((mut cluster, _)) = killed("damaged_log", &[]) else { return };
+    let Some((mut cluster, _)) = killed("damaged_log", &[]) else {
+        return;
+    };
     let first = segments(&cluster.members[0]).remove(0);
     let place = end_of_records(&first) / 2;
     flip(&first, place);
     let said = refusal(&mut cluster.members[0]);
-    let name = first.file_name().expect("a name").to_string_lossy().into_owned();
-    assert!(said.contains(&name) && said.contains("damaged at offset"), "{said}");
+    let name = first
+        .file_name()
+        .expect("a name")
+        .to_string_lossy()
+        .into_owned();
+    assert!(
+        said.contains(&name) && said.contains("damaged at offset"),
+        "{said}"
+    );
 }
 
 fn flip(path: &PathBuf, place: u64) {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("the file");
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .expect("the file");
     let mut byte = [0];
     file.read_exact_at(&mut byte, place).expect("a read");
-    file.write_all_at(&[byte[0] ^ 0x55], place).expect("a write");
+    file.write_all_at(&[byte[0] ^ 0x55], place)
+        .expect("a write");
 }
 
 #[test]
 fn a_damaged_page_refuses_the_start_and_names_the_page() {
-    let Some((mut cluster, _)) = killed("damaged_page", &[]) else { return };
+    let Some((mut cluster, _)) = killed("damaged_page", &[]) else {
+        return;
+    };
     // A stop in order leaves everything committed, so that every page in use matters.
     cluster.members[0].start();
     cluster.members[0].terminate();
     let database = cluster.members[0].database();
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(&database).expect("it");
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&database)
+        .expect("it");
     // Every page but the two metas loses its header: flags and counts.
     let pages = file.metadata().expect("metadata").len() / 4096;
     for page in 2..pages {
-        file.write_all_at(&[0xff; 16], page * 4096).expect("a write");
+        file.write_all_at(&[0xff; 16], page * 4096)
+            .expect("a write");
     }
     let said = refusal(&mut cluster.members[0]);
-    assert!(said.contains("member/snap/db") && said.contains("page"), "{said}");
+    assert!(
+        said.contains("member/snap/db") && said.contains("page"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_directory_that_runs_already_is_refused() {
     let spec = Spec::of(Kind::Quorate, 1);
-    let Some(cluster) = Cluster::start(&spec) else { return left_out("locked", MISSING) };
+    let Some(cluster) = Cluster::start(&spec) else {
+        return left_out("locked", MISSING);
+    };
     let flags: Vec<String> = cluster.members[0]
         .flags
         .iter()
@@ -117,7 +159,10 @@ fn a_directory_that_runs_already_is_refused() {
             _ => flag.clone(),
         })
         .collect();
-    let output = Command::new(quorate()).args(&flags).output().expect("it runs");
+    let output = Command::new(quorate())
+        .args(&flags)
+        .output()
+        .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("lock") && said.contains("another"), "{said}");
@@ -127,19 +172,37 @@ fn a_directory_that_runs_already_is_refused() {
 #[test]
 fn a_port_in_use_is_refused_before_anything_is_written() {
     let spec = Spec::of(Kind::Quorate, 1);
-    let Some(cluster) = Cluster::start(&spec) else { return left_out("port", MISSING) };
+    let Some(cluster) = Cluster::start(&spec) else {
+        return left_out("port", MISSING);
+    };
     let elsewhere = cluster.dir().join("elsewhere");
     let output = Command::new(quorate())
         .arg(format!("--data-dir={}", elsewhere.display()))
-        .arg(format!("--listen-client-urls={}", cluster.members[0].client_url))
-        .arg(format!("--advertise-client-urls={}", cluster.members[0].client_url))
-        .arg(format!("--listen-peer-urls=http://127.0.0.1:{}", testkit::ports::free()))
+        .arg(format!(
+            "--listen-client-urls={}",
+            cluster.members[0].client_url
+        ))
+        .arg(format!(
+            "--advertise-client-urls={}",
+            cluster.members[0].client_url
+        ))
+        .arg(format!(
+            "--listen-peer-urls=http://127.0.0.1:{}",
+            testkit::ports::free()
+        ))
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
-    assert!(said.contains("--listen-client-urls") && said.contains("cannot listen"), "{said}");
-    assert!(!elsewhere.exists(), "a refused start made {}", elsewhere.display());
+    assert!(
+        said.contains("--listen-client-urls") && said.contains("cannot listen"),
+        "{said}"
+    );
+    assert!(
+        !elsewhere.exists(),
+        "a refused start made {}",
+        elsewhere.display()
+    );
 }
 
 /// Promise 1 and 12: a start that cannot succeed says why and leaves the disk as it was.
@@ -157,14 +220,29 @@ fn promise_01_a_refused_start_leaves_the_disk_as_it_was() {
         "--name=a".to_owned(),
     ];
     let cases: &[(&str, &[&str], &str)] = &[
-        ("not in the initial cluster", &["--initial-cluster=b=http://127.0.0.1:1"], "couldn't find local name"),
-        ("other URLs advertised", &["--initial-cluster=a=http://127.0.0.1:1"], "--initial-advertise-peer-urls"),
+        (
+            "not in the initial cluster",
+            &["--initial-cluster=b=http://127.0.0.1:1"],
+            "couldn't find local name",
+        ),
+        (
+            "other URLs advertised",
+            &["--initial-cluster=a=http://127.0.0.1:1"],
+            "--initial-advertise-peer-urls",
+        ),
         (
             "nobody to join",
-            &["--initial-cluster-state=existing", "--initial-cluster=a=PEER,b=http://127.0.0.1:1"],
+            &[
+                "--initial-cluster-state=existing",
+                "--initial-cluster=a=PEER,b=http://127.0.0.1:1",
+            ],
             "cannot fetch cluster info from peer urls",
         ),
-        ("election too short", &["--election-timeout=100"], "--election-timeout"),
+        (
+            "election too short",
+            &["--election-timeout=100"],
+            "--election-timeout",
+        ),
         ("no such flag", &["--no-such-flag"], "no-such-flag"),
         ("TLS", &["--cert-file=/nowhere"], "TLS"),
     ];
@@ -179,7 +257,10 @@ fn promise_01_a_refused_start_leaves_the_disk_as_it_was() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{what}: it started");
         assert!(said.contains(words), "{what}: {said}");
-        assert!(!data.exists(), "{what}: a refused start made its data directory");
+        assert!(
+            !data.exists(),
+            "{what}: a refused start made its data directory"
+        );
     }
 }
 
@@ -212,9 +293,11 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     member.start();
     let endpoints = cluster.endpoints();
     let load = Load::start(&endpoints, "k", 10);
-    eventually("some writes", Duration::from_secs(30), || match load.count() {
-        count if count >= 500 => Ok(()),
-        count => Err(format!("{count} puts")),
+    eventually("some writes", Duration::from_secs(30), || {
+        match load.count() {
+            count if count >= 500 => Ok(()),
+            count => Err(format!("{count} puts")),
+        }
     });
     // What is left of the disk goes to somebody else.
     let hog = mount.path().join("hog");
@@ -222,13 +305,17 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
         .args(["if=/dev/zero", &format!("of={}", hog.display()), "bs=64k"])
         .output();
     let before = load.count();
-    eventually("writes on a full disk end or go on in space already reserved", Duration::from_secs(30), || {
-        if cluster.members[0].exited().is_some() || load.count() > before + 5000 {
-            Ok(())
-        } else {
-            Err("neither".to_owned())
-        }
-    });
+    eventually(
+        "writes on a full disk end or go on in space already reserved",
+        Duration::from_secs(30),
+        || {
+            if cluster.members[0].exited().is_some() || load.count() > before + 5000 {
+                Ok(())
+            } else {
+                Err("neither".to_owned())
+            }
+        },
+    );
     let acknowledged = load.finish();
     std::fs::remove_file(&hog).expect("the hog's file");
     cluster.members[0].kill();
@@ -262,31 +349,49 @@ fn clients_that_do_not_read_their_snapshots_stop_nobody() {
         // More than windows and queues take, for each of them.
         for number in 0..8u8 {
             let value = vec![number; 1 << 20].into();
-            let put = PutRequest { key: vec![number].into(), value, ..Default::default() };
+            let put = PutRequest {
+                key: vec![number].into(),
+                value,
+                ..Default::default()
+            };
             kv.put(put).await.expect("a put");
         }
-        let endpoint = tonic::transport::Endpoint::from_shared(cluster.members[0].client_url.clone())
-            .expect("an endpoint of ours");
-        let connect = async || MaintenanceClient::new(endpoint.connect().await.expect("a connection"));
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(cluster.members[0].client_url.clone())
+                .expect("an endpoint of ours");
+        let connect =
+            async || MaintenanceClient::new(endpoint.connect().await.expect("a connection"));
         let mut stuck = Vec::new();
         for _ in 0..CLIENTS {
             let mut client = connect().await;
-            let mut stream =
-                client.snapshot(SnapshotRequest {}).await.expect("a stream").into_inner();
+            let mut stream = client
+                .snapshot(SnapshotRequest {})
+                .await
+                .expect("a stream")
+                .into_inner();
             stream.message().await.expect("a first message");
             stuck.push((client, stream));
         }
         let mut client = connect().await;
         let asked = client.hash_kv(HashKvRequest { revision: 0 });
         let answer = tokio::time::timeout(Duration::from_secs(5), asked).await;
-        answer.expect("an answer while others do not read").expect("a hash");
+        answer
+            .expect("an answer while others do not read")
+            .expect("a hash");
         // And one that reads gets all.
-        let mut stream = client.snapshot(SnapshotRequest {}).await.expect("a stream").into_inner();
+        let mut stream = client
+            .snapshot(SnapshotRequest {})
+            .await
+            .expect("a stream")
+            .into_inner();
         let mut bytes = 0;
         while let Some(part) = stream.message().await.expect("a message") {
             bytes += part.blob.len() as u64;
         }
-        assert!(bytes > 8 << 20 && bytes % 512 == 32, "{bytes} bytes: the file, and its digest");
+        assert!(
+            bytes > 8 << 20 && bytes % 512 == 32,
+            "{bytes} bytes: the file, and its digest"
+        );
         drop(stuck);
     });
 }

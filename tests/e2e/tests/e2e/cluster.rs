@@ -33,10 +33,13 @@ fn etcd_takes_a_snapshot_of_ours() {
 
 /// A member that missed more than the log keeps gets the database, and says so.
 fn snapshot(name: &str, kinds: &[Kind], behind: usize, words: &str) {
-    let spec = Spec { kinds: kinds.to_vec(), flags: Vec::new() }
-        .flag("--snapshot-count=100")
-        .flag("--snapshot-catchup-entries=50")
-        .flag("--max-wals=1");
+    let spec = Spec {
+        kinds: kinds.to_vec(),
+        flags: Vec::new(),
+    }
+    .flag("--snapshot-count=100")
+    .flag("--snapshot-catchup-entries=50")
+    .flag("--max-wals=1");
     let Some(mut cluster) = Cluster::start(&spec) else {
         return left_out(name, MISSING);
     };
@@ -49,7 +52,11 @@ fn snapshot(name: &str, kinds: &[Kind], behind: usize, words: &str) {
     cluster.members[behind].start();
     let behind = &cluster.members[behind];
     eventually("the snapshot", Duration::from_secs(20), || {
-        if behind.log_text().contains(words) { Ok(()) } else { Err("not in its log".to_owned()) }
+        if behind.log_text().contains(words) {
+            Ok(())
+        } else {
+            Err("not in its log".to_owned())
+        }
     });
     assert_holds(&read_all(&[behind.endpoint()], "k"), &acknowledged);
     assert_same_hash(&cluster);
@@ -57,9 +64,12 @@ fn snapshot(name: &str, kinds: &[Kind], behind: usize, words: &str) {
 
 /// A load of puts, deletes and txns while each member is killed and comes back; then all members hold the same.
 fn survive(name: &str, kinds: &[Kind]) {
-    let spec = Spec { kinds: kinds.to_vec(), flags: Vec::new() }
-        .flag("--snapshot-count=500")
-        .flag("--snapshot-catchup-entries=200");
+    let spec = Spec {
+        kinds: kinds.to_vec(),
+        flags: Vec::new(),
+    }
+    .flag("--snapshot-count=500")
+    .flag("--snapshot-catchup-entries=200");
     let Some(mut cluster) = Cluster::start(&spec) else {
         return left_out(name, MISSING);
     };
@@ -79,16 +89,21 @@ fn survive(name: &str, kinds: &[Kind]) {
     let acknowledged = load.finish();
 
     for endpoint in &endpoints {
-        assert_holds(&read_all(std::slice::from_ref(endpoint), "k"), &acknowledged);
+        assert_holds(
+            &read_all(std::slice::from_ref(endpoint), "k"),
+            &acknowledged,
+        );
     }
     assert_same_hash(&cluster);
 }
 
 fn grow(load: &Load, by: u64) {
     let goal = load.count() + by;
-    eventually("more writes", Duration::from_secs(60), || match load.count() {
-        count if count >= goal => Ok(()),
-        count => Err(format!("{count} of {goal} acknowledged")),
+    eventually("more writes", Duration::from_secs(60), || {
+        match load.count() {
+            count if count >= goal => Ok(()),
+            count => Err(format!("{count} of {goal} acknowledged")),
+        }
     });
 }
 
@@ -108,7 +123,8 @@ fn assert_same_hash(cluster: &Cluster) {
                 )
             })
             .collect();
-        if hashes.len() == cluster.members.len() && hashes.windows(2).all(|pair| pair[0] == pair[1]) {
+        if hashes.len() == cluster.members.len() && hashes.windows(2).all(|pair| pair[0] == pair[1])
+        {
             Ok(())
         } else {
             Err(format!("hash and revision: {hashes:?}"))
@@ -137,8 +153,16 @@ fn promise_10_the_log_names_the_loaded_cluster() {
             assert!(line.contains(id), "{id} is not in: {line}");
         }
         for other in &cluster.members {
-            assert!(line.contains(&other.name), "{} is not in: {line}", other.name);
-            assert!(line.contains(&other.peer_url), "{} is not in: {line}", other.peer_url);
+            assert!(
+                line.contains(&other.name),
+                "{} is not in: {line}",
+                other.name
+            );
+            assert!(
+                line.contains(&other.peer_url),
+                "{} is not in: {line}",
+                other.peer_url
+            );
         }
     }
 }
@@ -160,7 +184,10 @@ fn a_member_that_is_told_to_stop_under_load_does_so_at_once_and_loses_nothing() 
         let began = Instant::now();
         assert_eq!(cluster.members[index].terminate(), Some(0));
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(4), "member {index} took {took:?} to stop");
+        assert!(
+            took < Duration::from_secs(4),
+            "member {index} took {took:?} to stop"
+        );
         acknowledged.extend(load.finish());
         cluster.members[index].start();
     }

@@ -58,17 +58,25 @@ fn etcdctl_prints_the_same_for_etcd_and_for_ours() {
     let (etcd, ours) = std::thread::scope(|scope| {
         let etcd = scope.spawn(|| run_table(Kind::Etcd, &table));
         let ours = scope.spawn(|| run_table(Kind::Quorate, &table));
-        (etcd.join().expect("the etcd side"), ours.join().expect("our side"))
+        (
+            etcd.join().expect("the etcd side"),
+            ours.join().expect("our side"),
+        )
     });
     let (Some(etcd), Some(ours)) = (etcd, ours) else {
-        return left_out("etcdctl_table", "etcd or etcdctl is missing; run `make tools`");
+        return left_out(
+            "etcdctl_table",
+            "etcd or etcdctl is missing; run `make tools`",
+        );
     };
 
     if let Some(path) = std::env::var_os("QUORATE_ETCDCTL_SEEN") {
         let seen: Vec<String> = table
             .iter()
             .zip(etcd.iter().zip(&ours))
-            .map(|(case, (etcd, ours))| format!("{}: {}\n{etcd:#?}\n{ours:#?}", case.line, case.text))
+            .map(|(case, (etcd, ours))| {
+                format!("{}: {}\n{etcd:#?}\n{ours:#?}", case.line, case.text)
+            })
             .collect();
         std::fs::write(path, seen.join("\n")).expect("the file that QUORATE_ETCDCTL_SEEN names");
     }
@@ -84,7 +92,11 @@ fn etcdctl_prints_the_same_for_etcd_and_for_ours() {
                 "line {}: {}\n{}--- etcd {:?}\n{}{}\n--- ours {:?}\n{}{}",
                 case.line,
                 case.text,
-                if case.differs { "  should differ and does not\n" } else { "" },
+                if case.differs {
+                    "  should differ and does not\n"
+                } else {
+                    ""
+                },
                 etcd.code,
                 etcd.stdout,
                 etcd.stderr,
@@ -108,11 +120,32 @@ fn etcdctl_prints_the_same_for_etcd_and_for_ours() {
 fn assert_table_is_whole(table: &[Case]) {
     assert!(table.len() >= 120, "only {} cases", table.len());
     let commands = [
-        "put", "get", "del", "txn", "compaction", "alarm list", "alarm disarm", "defrag",
-        "endpoint health", "endpoint status", "endpoint hashkv", "watch", "lease grant",
-        "lease revoke", "lease timetolive", "lease list", "lease keep-alive", "member list",
-        "member add", "member promote", "member remove", "member update", "snapshot save",
-        "move-leader", "downgrade validate", "downgrade enable",
+        "put",
+        "get",
+        "del",
+        "txn",
+        "compaction",
+        "alarm list",
+        "alarm disarm",
+        "defrag",
+        "endpoint health",
+        "endpoint status",
+        "endpoint hashkv",
+        "watch",
+        "lease grant",
+        "lease revoke",
+        "lease timetolive",
+        "lease list",
+        "lease keep-alive",
+        "member list",
+        "member add",
+        "member promote",
+        "member remove",
+        "member update",
+        "snapshot save",
+        "move-leader",
+        "downgrade validate",
+        "downgrade enable",
         "downgrade cancel",
     ];
     for command in commands {
@@ -135,7 +168,12 @@ fn run_table(kind: Kind, table: &[Case]) -> Option<Vec<Seen>> {
     let mut mask = Mask::new(&cluster);
     lead_with_the_first(&cluster);
     wait_for_cluster_version(&cluster);
-    Some(table.iter().map(|case| run_case(&mut cluster, case, &mut mask)).collect())
+    Some(
+        table
+            .iter()
+            .map(|case| run_case(&mut cluster, case, &mut mask))
+            .collect(),
+    )
 }
 
 fn of_all(cluster: &Cluster) -> Etcdctl {
@@ -150,14 +188,22 @@ fn lead_with_the_first(cluster: &Cluster) {
             ["member_id"]
             .as_u64()
             .expect("a member's ID");
-        cluster.members[leader].etcdctl().ok(&["move-leader", &format!("{first:x}")]);
+        cluster.members[leader]
+            .etcdctl()
+            .ok(&["move-leader", &format!("{first:x}")]);
     }
     eventually("the first member's lead", Duration::from_secs(20), || {
         let statuses = of_all(cluster).json(&["endpoint", "status"]);
         let statuses = statuses.as_array().cloned().unwrap_or_default();
         let first = &statuses[0]["Status"]["header"]["member_id"];
-        let agreed = statuses.iter().all(|status| &status["Status"]["leader"] == first);
-        if agreed { Ok(()) } else { Err(format!("{statuses:?}")) }
+        let agreed = statuses
+            .iter()
+            .all(|status| &status["Status"]["leader"] == first);
+        if agreed {
+            Ok(())
+        } else {
+            Err(format!("{statuses:?}"))
+        }
     });
 }
 
@@ -166,8 +212,14 @@ fn wait_for_cluster_version(cluster: &Cluster) {
     eventually("the cluster's version", Duration::from_secs(30), || {
         let statuses = of_all(cluster).json(&["endpoint", "status"]);
         let statuses = statuses.as_array().cloned().unwrap_or_default();
-        let known = statuses.iter().all(|status| status["Status"]["storageVersion"] == "3.7.0");
-        if known { Ok(()) } else { Err(format!("{statuses:?}")) }
+        let known = statuses
+            .iter()
+            .all(|status| status["Status"]["storageVersion"] == "3.7.0");
+        if known {
+            Ok(())
+        } else {
+            Err(format!("{statuses:?}"))
+        }
     });
 }
 
@@ -178,28 +230,54 @@ fn run_case(cluster: &mut Cluster, case: &Case, mask: &mut Mask) -> Seen {
         let member = &mut cluster.members[index.parse::<usize>().expect("a member's index")];
         member.start();
         let etcdctl = member.etcdctl();
-        eventually("the learner's storage version", Duration::from_secs(20), || {
-            let statuses = etcdctl.json(&["endpoint", "status"]);
-            let version = &statuses[0]["Status"]["storageVersion"];
-            if version == "3.7.0" { Ok(()) } else { Err(statuses.to_string()) }
-        });
-        return Seen { code: Some(0), stdout: String::new(), stderr: String::new(), took: Took::default() };
+        eventually(
+            "the learner's storage version",
+            Duration::from_secs(20),
+            || {
+                let statuses = etcdctl.json(&["endpoint", "status"]);
+                let version = &statuses[0]["Status"]["storageVersion"];
+                if version == "3.7.0" {
+                    Ok(())
+                } else {
+                    Err(statuses.to_string())
+                }
+            },
+        );
+        return Seen {
+            code: Some(0),
+            stdout: String::new(),
+            stderr: String::new(),
+            took: Took::default(),
+        };
     }
     let endpoints = cluster.endpoints();
     let endpoints = match &case.endpoints {
-        Some(chosen) => chosen.iter().map(|index| endpoints[*index].clone()).collect(),
+        Some(chosen) => chosen
+            .iter()
+            .map(|index| endpoints[*index].clone())
+            .collect(),
         None => endpoints[..MEMBERS].to_vec(),
     };
-    let arguments: Vec<String> =
-        case.arguments.iter().map(|argument| mask.fill_in(argument)).collect();
+    let arguments: Vec<String> = case
+        .arguments
+        .iter()
+        .map(|argument| mask.fill_in(argument))
+        .collect();
     let mut command = Command::new(tool("etcdctl").expect("looked for when the cluster was made"));
     // etcdctl refuses a flag that its environment gives as well.
-    if !arguments.iter().any(|argument| argument.starts_with("--endpoints")) {
+    if !arguments
+        .iter()
+        .any(|argument| argument.starts_with("--endpoints"))
+    {
         command.env("ETCDCTL_ENDPOINTS", endpoints.join(","));
     }
     let mut child = command
         .args(&arguments)
-        .stdin(if case.input.is_some() { Stdio::piped() } else { Stdio::null() })
+        .stdin(if case.input.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

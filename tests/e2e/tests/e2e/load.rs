@@ -59,7 +59,12 @@ impl Load {
                 runtime().spawn(write(client, prefix, stop, acknowledged, count))
             })
             .collect();
-        Self { stop, acknowledged, count, tasks }
+        Self {
+            stop,
+            acknowledged,
+            count,
+            tasks,
+        }
     }
 
     /// Acknowledgements so far.
@@ -93,7 +98,8 @@ async fn write(
     let mut number = 0u64;
     while !stop.load(Ordering::Relaxed) {
         let key = key_of(number);
-        let value = format!("value of {number} {}", "x".repeat((number % 200) as usize)).into_bytes();
+        let value =
+            format!("value of {number} {}", "x".repeat((number % 200) as usize)).into_bytes();
         let put = pb::PutRequest {
             key: key.clone().into(),
             value: value.clone().into(),
@@ -101,23 +107,41 @@ async fn write(
         };
         // Most are puts; some are txns that put, some delete an older key of the same writer.
         let result = match number % 10 {
-            3 => client.txn(put_if_absent(put)).await.map(|answer| answer.into_inner().header),
+            3 => client
+                .txn(put_if_absent(put))
+                .await
+                .map(|answer| answer.into_inner().header),
             7 => {
                 let old = key_of(number - 4);
-                acknowledged.lock().expect("no writer panicked").remove(&old);
-                let delete = pb::DeleteRangeRequest { key: old.into(), ..Default::default() };
+                acknowledged
+                    .lock()
+                    .expect("no writer panicked")
+                    .remove(&old);
+                let delete = pb::DeleteRangeRequest {
+                    key: old.into(),
+                    ..Default::default()
+                };
                 if client.delete_range(delete).await.is_ok() {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
-                client.put(put).await.map(|answer| answer.into_inner().header)
+                client
+                    .put(put)
+                    .await
+                    .map(|answer| answer.into_inner().header)
             }
-            _ => client.put(put).await.map(|answer| answer.into_inner().header),
+            _ => client
+                .put(put)
+                .await
+                .map(|answer| answer.into_inner().header),
         };
         number += 1;
         match result {
             Ok(header) => {
                 let revision = header.map_or(0, |header| header.revision);
-                acknowledged.lock().expect("no writer panicked").insert(key, (value, revision));
+                acknowledged
+                    .lock()
+                    .expect("no writer panicked")
+                    .insert(key, (value, revision));
                 count.fetch_add(1, Ordering::Relaxed);
             }
             // Not acknowledged: it may or may not be there. The key is not used again.
@@ -136,7 +160,9 @@ fn put_if_absent(put: pb::PutRequest) -> pb::TxnRequest {
     };
     pb::TxnRequest {
         compare: vec![absent],
-        success: vec![pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }],
+        success: vec![pb::RequestOp {
+            request: Some(pb::request_op::Request::RequestPut(put)),
+        }],
         failure: vec![],
     }
 }
@@ -151,7 +177,10 @@ pub fn read_all(endpoints: &[String], prefix: &str) -> Acknowledged {
         range_end: end.into(),
         ..Default::default()
     };
-    let answer = runtime().block_on(client.range(request)).expect("a range of all keys").into_inner();
+    let answer = runtime()
+        .block_on(client.range(request))
+        .expect("a range of all keys")
+        .into_inner();
     assert_eq!(answer.count as usize, answer.kvs.len());
     answer
         .kvs

@@ -1,7 +1,7 @@
 //! Real members, real etcd tools, real kill -9.
 
-mod bad;
 mod api;
+mod bad;
 mod cluster;
 mod etcdctl;
 mod load;

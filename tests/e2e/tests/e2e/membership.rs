@@ -1,6 +1,7 @@
 //! Membership steps against real members: what etcd refuses, ours refuses in the same words; what
 //! only ours refuses says why.
 
+mod bad;
 mod digest;
 mod identity;
 mod mixed;

@@ -53,9 +53,11 @@ fn swap(name: &str, first: Kind, second: Kind) {
 
 fn put_more(endpoints: &[String]) -> Acknowledged {
     let load = Load::start(endpoints, "second", 10);
-    eventually("1000 more writes", Duration::from_secs(60), || match load.count() {
-        count if count >= 1000 => Ok(()),
-        count => Err(format!("{count} puts")),
+    eventually("1000 more writes", Duration::from_secs(60), || {
+        match load.count() {
+            count if count >= 1000 => Ok(()),
+            count => Err(format!("{count} puts")),
+        }
     });
     load.finish()
 }
@@ -64,9 +66,18 @@ fn put_more(endpoints: &[String]) -> Acknowledged {
 fn check_files(cluster: &Cluster) {
     let copy = cluster.dir().join("copy.db");
     std::fs::copy(cluster.members[0].database(), &copy).expect("the database can be copied");
-    for (program, arguments) in [("bbolt", vec!["check"]), ("etcdutl", vec!["snapshot", "status"])] {
-        let Some(program) = tool(program) else { continue };
-        let output = Command::new(&program).args(&arguments).arg(&copy).output().expect("it runs");
+    for (program, arguments) in [
+        ("bbolt", vec!["check"]),
+        ("etcdutl", vec!["snapshot", "status"]),
+    ] {
+        let Some(program) = tool(program) else {
+            continue;
+        };
+        let output = Command::new(&program)
+            .args(&arguments)
+            .arg(&copy)
+            .output()
+            .expect("it runs");
         assert!(
             output.status.success(),
             "{} {arguments:?}: {}{}",

@@ -19,8 +19,13 @@ use tokio::sync::mpsc;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Headers of an answer that are compared.
-const COMPARED: &[&str] =
-    &["content-type", "grpc-encoding", "grpc-status", "grpc-message", "grpc-status-details-bin"];
+const COMPARED: &[&str] = &[
+    "content-type",
+    "grpc-encoding",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+];
 
 /// A request body: chunks as they are sent.
 pub struct Chunks(mpsc::UnboundedReceiver<Bytes>);
@@ -33,7 +38,9 @@ impl http_body::Body for Chunks {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
+        self.0
+            .poll_recv(cx)
+            .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 }
 
@@ -68,11 +75,17 @@ pub struct Wire {
 
 impl Wire {
     pub async fn connect(endpoint: &str) -> Self {
-        let socket = tokio::net::TcpStream::connect(endpoint).await.expect("the member listens");
-        let (sender, connection) =
-            handshake(TokioExecutor::new(), TokioIo::new(socket)).await.expect("HTTP/2");
+        let socket = tokio::net::TcpStream::connect(endpoint)
+            .await
+            .expect("the member listens");
+        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(socket))
+            .await
+            .expect("HTTP/2");
         tokio::spawn(connection);
-        Self { sender, endpoint: endpoint.to_owned() }
+        Self {
+            sender,
+            endpoint: endpoint.to_owned(),
+        }
     }
 
     /// Runs a script; ends with the stream's end, or after the last step and a silence.
@@ -84,8 +97,8 @@ impl Wire {
         silence: Duration,
     ) -> Answer {
         let (chunks, body) = mpsc::unbounded_channel();
-        let mut request = Request::post(format!("http://{}{path}", self.endpoint))
-            .header("te", "trailers");
+        let mut request =
+            Request::post(format!("http://{}{path}", self.endpoint)).header("te", "trailers");
         if !headers.iter().any(|(name, _)| *name == "content-type") {
             request = request.header("content-type", "application/grpc");
         }
@@ -217,8 +230,11 @@ pub fn framed_bytes(flag: u8, payload: &[u8]) -> Bytes {
 pub fn http1(endpoint: &str, method: &str, target: &str) -> String {
     let mut socket = std::net::TcpStream::connect(endpoint).expect("the member listens");
     socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-    write!(socket, "{method} {target} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n")
-        .expect("the request is sent");
+    write!(
+        socket,
+        "{method} {target} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n"
+    )
+    .expect("the request is sent");
     let mut bytes = Vec::new();
     let _ = socket.read_to_end(&mut bytes);
     let text = String::from_utf8_lossy(&bytes).into_owned();

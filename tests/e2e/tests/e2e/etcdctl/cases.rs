@@ -50,7 +50,10 @@ pub fn parse(table: &str) -> Vec<Case> {
         }
         if let Some(chosen) = text.strip_prefix('@') {
             endpoints = (chosen != "all").then(|| {
-                chosen.split(',').map(|index| index.parse().expect("a member's index")).collect()
+                chosen
+                    .split(',')
+                    .map(|index| index.parse().expect("a member's index"))
+                    .collect()
             });
             continue;
         }

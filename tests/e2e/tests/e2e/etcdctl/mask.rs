@@ -6,8 +6,13 @@ use super::cases::Case;
 
 /// Fields whose numbers differ: positions in the log depend on elections, sizes on the pages that
 /// a batch touched.
-const NUMBERS: &[&str] =
-    &["raftterm", "raftindex", "raftappliedindex", "dbsize", "dbsizeinuse"];
+const NUMBERS: &[&str] = &[
+    "raftterm",
+    "raftindex",
+    "raftappliedindex",
+    "dbsize",
+    "dbsizeinuse",
+];
 
 /// What is known of one cluster, and its placeholder.
 pub struct Mask {
@@ -20,17 +25,31 @@ pub struct Mask {
 impl Mask {
     /// Learns IDs and addresses from the cluster itself.
     pub fn new(cluster: &Cluster) -> Self {
-        let mut mask = Self { values: Vec::new(), known: Vec::new() };
+        let mut mask = Self {
+            values: Vec::new(),
+            known: Vec::new(),
+        };
         let list = cluster.members[0].etcdctl().json(&["member", "list"]);
-        let cluster_id = list["header"]["cluster_id"].as_u64().expect("the cluster's ID");
+        let cluster_id = list["header"]["cluster_id"]
+            .as_u64()
+            .expect("the cluster's ID");
         mask.know("cluster", cluster_id);
         for (index, member) in cluster.members.iter().enumerate() {
             let members = list["members"].as_array().expect("members");
-            if let Some(known) = members.iter().find(|one| one["peerURLs"][0] == member.peer_url) {
-                mask.know(&format!("id{index}"), known["ID"].as_u64().expect("a member's ID"));
+            if let Some(known) = members
+                .iter()
+                .find(|one| one["peerURLs"][0] == member.peer_url)
+            {
+                mask.know(
+                    &format!("id{index}"),
+                    known["ID"].as_u64().expect("a member's ID"),
+                );
             }
             mask.know_text(&format!("client{index}"), &member.endpoint());
-            mask.know_text(&format!("peer{index}"), member.peer_url.trim_start_matches("http://"));
+            mask.know_text(
+                &format!("peer{index}"),
+                member.peer_url.trim_start_matches("http://"),
+            );
         }
         mask.know_text("dir", &cluster.dir().display().to_string());
         mask
@@ -38,7 +57,8 @@ impl Mask {
 
     fn know(&mut self, name: &str, id: u64) {
         self.values.push((name.to_owned(), format!("{id:x}")));
-        self.values.push((format!("{name}.decimal"), id.to_string()));
+        self.values
+            .push((format!("{name}.decimal"), id.to_string()));
         self.known.push((format!("{id:016x}"), format!("<{name}>")));
         self.known.push((format!("{id:>16x}"), format!("<{name}>")));
         self.known.push((format!("{id:x}"), format!("<{name}>")));
@@ -66,7 +86,9 @@ impl Mask {
         // JSON and fields have a decimal behind a name; the simple form has hexadecimal digits.
         let decimal = out.split_once("\"ID\"").and_then(|(_, after)| {
             let after = after.trim_start_matches([' ', ':']);
-            after[..after.find(|char: char| !char.is_ascii_digit())?].parse().ok()
+            after[..after.find(|char: char| !char.is_ascii_digit())?]
+                .parse()
+                .ok()
         });
         let hex = || {
             out.split(|char: char| !char.is_ascii_hexdigit())
@@ -129,15 +151,24 @@ fn mask_log(line: &str) -> String {
 
 /// The items between the quotes, in the order of the alphabet: etcd's is that of IDs.
 fn in_order(line: &str) -> String {
-    let mut items: Vec<&str> = line.split('"').nth(1).unwrap_or_default().split(',').collect();
+    let mut items: Vec<&str> = line
+        .split('"')
+        .nth(1)
+        .unwrap_or_default()
+        .split(',')
+        .collect();
     items.sort_unstable();
     items.join(",")
 }
 
 fn mask_between(line: &str, before: &str, after: &str) -> String {
-    let Some(at) = line.find(before) else { return line.to_owned() };
+    let Some(at) = line.find(before) else {
+        return line.to_owned();
+    };
     let start = at + before.len();
-    let Some(length) = line[start..].find(after) else { return line.to_owned() };
+    let Some(length) = line[start..].find(after) else {
+        return line.to_owned();
+    };
     format!("{}~{}", &line[..start], &line[start + length..])
 }
 
@@ -147,10 +178,13 @@ fn mask_columns(line: &str) -> String {
     if columns.len() < 12 || line.starts_with('{') {
         return line.to_owned();
     }
-    let masked = columns.iter().enumerate().map(|(index, column)| match index {
-        4..=6 | 10..=12 => "~",
-        _ => column,
-    });
+    let masked = columns
+        .iter()
+        .enumerate()
+        .map(|(index, column)| match index {
+            4..=6 | 10..=12 => "~",
+            _ => column,
+        });
     masked.collect::<Vec<_>>().join(", ")
 }
 
@@ -165,9 +199,9 @@ fn mask_durations(line: &str) -> String {
             .find(|char: char| !char.is_ascii_digit() && char != '.')
             .unwrap_or(number.len());
         let unit = ["ns", "µs", "ms", "s"].into_iter().find(|unit| {
-            number[end..].strip_prefix(unit).is_some_and(|after| {
-                !after.starts_with(|char: char| char.is_alphanumeric())
-            })
+            number[end..]
+                .strip_prefix(unit)
+                .is_some_and(|after| !after.starts_with(|char: char| char.is_alphanumeric()))
         });
         let starts_word = !before.ends_with(|char: char| char.is_alphanumeric());
         match unit {
@@ -192,10 +226,16 @@ fn mask_numbers(line: &str, fields: &[&str]) -> String {
     while let Some(colon) = rest.find(':') {
         let (before, after) = rest.split_at(colon + 1);
         out.push_str(before);
-        let name = before[..colon].trim_end().trim_end_matches('"').rsplit('"').next();
+        let name = before[..colon]
+            .trim_end()
+            .trim_end_matches('"')
+            .rsplit('"')
+            .next();
         let name = name.unwrap_or_default().replace('_', "").to_lowercase();
         let digits = after.trim_start();
-        let digits = digits.find(|char: char| !char.is_ascii_digit()).unwrap_or(digits.len());
+        let digits = digits
+            .find(|char: char| !char.is_ascii_digit())
+            .unwrap_or(digits.len());
         if digits > 0 && fields.contains(&name.as_str()) {
             out.push('~');
             rest = &after.trim_start()[digits..];
