@@ -27,7 +27,8 @@
 //!   learners, raft-rs would lead a term that a crash can forget). No campaign and no vote
 //!   counts while anything is not durable.
 //! * **Reads** (`reads.rs`): rounds of our own over raft-rs's heartbeats.
-//! * **Removal.** A leader that applies its own removal stops leading in the same turn.
+//! * **Removal.** A leader that applies its own removal stops leading in the same turn; for ten
+//!   ticks it goes on telling what is committed (`farewell.rs`).
 //! * **Conf changes** are told back in log order, before the applied index that includes them.
 //! * **The log in memory** (`log.rs`), limited; older entries come back from the WAL, on request.
 //! * **Chance**: election time-outs are set from the given generator after each call into
@@ -39,6 +40,7 @@
 
 mod admit;
 mod bootstrap;
+mod farewell;
 mod log;
 mod logger;
 mod node;

@@ -11,6 +11,7 @@ use seams::Rng;
 
 use crate::admit::{Refusal, View, admit};
 use crate::bootstrap::first_conf_state;
+use crate::farewell::Farewell;
 use crate::log::Log;
 use crate::logger::logger;
 use crate::outbox::coalesce;
@@ -64,8 +65,8 @@ pub struct RaftNode {
     contacts: BTreeMap<u64, u64>,
     /// A leader that proved that our disk lost entries.
     lost: Option<Stop>,
-    /// Index of the conf change that removed us.
-    removed: Option<u64>,
+    /// Index of the conf change that removed us, and what is left to do.
+    removed: Option<(u64, Farewell)>,
     stop_told: bool,
 }
 
@@ -223,7 +224,7 @@ impl RaftNode {
             self.add_read(tag, effects);
         }
         for _ in 0..inputs.ticks {
-            self.tick();
+            self.tick(effects);
         }
         if inputs.ticks > 0 {
             self.reads.expire(self.now, &mut effects.reads);
@@ -411,10 +412,10 @@ impl RaftNode {
     }
 
     /// A leader that has no progress for itself is a trap in raft-rs: the next acknowledgement
-    /// unwraps it. So it stops leading in the same breath, and takes nothing but `persisted`
-    /// and `applied` from then on.
+    /// unwraps it. So it stops leading in the same breath, and takes nothing but `persisted`,
+    /// `applied` and ticks from then on, for its farewell.
     fn remove_ourselves(&mut self, index: u64, effects: &mut Effects) {
-        self.removed = Some(index);
+        self.removed = Some((index, Farewell::new(&self.raw.raft)));
         let term = self.raw.raft.term;
         self.raw.raft.become_follower(term, raft::INVALID_ID);
         self.reads
@@ -502,6 +503,9 @@ impl RaftNode {
     }
 
     fn step(&mut self, mut message: Message, effects: &mut Effects) -> Result<(), Refusal> {
+        if let Some((_, farewell)) = &mut self.removed {
+            farewell.hears(&message);
+        }
         let view = View {
             quiet: self.quiet(),
             installing: self.installing.is_some(),
@@ -834,9 +838,10 @@ impl RaftNode {
 
     // ---- time ----
 
-    fn tick(&mut self) {
+    fn tick(&mut self, effects: &mut Effects) {
         self.now += 1;
-        if self.removed.is_some() {
+        if let Some((_, farewell)) = &mut self.removed {
+            farewell.tick(&mut effects.messages);
             return;
         }
         let raft = &self.raw.raft;
@@ -1068,7 +1073,10 @@ impl RaftNode {
             self.told = soft_state;
             effects.soft_state = Some(soft_state);
         }
-        let removed = self.removed.map(|index| Stop::Removed { index });
+        let removed = self.removed.as_ref();
+        let removed = removed
+            .filter(|(_, farewell)| farewell.is_over())
+            .map(|(index, _)| Stop::Removed { index: *index });
         if let Some(stop) = self.lost.clone().or(removed)
             && !self.stop_told
         {

@@ -406,7 +406,9 @@ pub enum Stop {
         /// Where our log ends.
         last_index: u64,
     },
-    /// The conf change at this index removed this member.
+    /// The conf change at this index removed this member. Said ten ticks after it was applied,
+    /// as in etcd: until then a removed leader tells the others what is committed, and answers
+    /// may leave.
     #[error("the conf change at index {index} removed this member")]
     Removed {
         /// Its index.

@@ -897,3 +897,36 @@ fn a_conf_change_for_this_leader_only_is_not_forwarded() {
     cluster.settle();
     assert_eq!(cluster.node(3).raft.conf_state().learners, [4]);
 }
+
+#[test]
+fn the_last_voter_learns_that_the_removal_of_its_leader_is_committed() {
+    let mut cluster = Cluster::new(&[1, 2], 1);
+    cluster.elect(1);
+    let remove = Change::Remove(MemberId(1)).to_conf_change(1);
+    cluster.propose(1, Payload::ConfChange(remove));
+    cluster.turn(1); // appends
+    cluster.turn(1); // is durable here
+    let append = cluster.wire.pop_front().expect("to the follower");
+    cluster.node(2).inputs.messages.push(append);
+    cluster.turn(2);
+    cluster.turn(2);
+    let answer = cluster.wire.pop_front().expect("to the leader");
+    cluster.node(1).inputs.messages.push(answer);
+    cluster.turn(1);
+    cluster.turn(1);
+    assert!(cluster.node(1).raft.status().removed);
+    assert!(cluster.node(1).stopped.is_none(), "not yet");
+    cluster.wire.clear(); // the news of the commit is lost
+    assert_eq!(cluster.node(2).raft.conf_state().voters, [1, 2]);
+    cluster.tick(1, 2);
+    assert_eq!(cluster.node(2).raft.conf_state().voters, [2]);
+    // It was asked to campaign at once.
+    assert_eq!(cluster.node(2).raft.status().role, Role::Leader);
+    cluster.put(2, "a=1");
+    assert_eq!(cluster.node(2).machine.keys.len(), 1);
+    cluster.tick(1, 8);
+    assert!(matches!(
+        cluster.node(1).stopped,
+        Some(Stop::Removed { index: 4 })
+    ));
+}
