@@ -1094,9 +1094,7 @@ fn watches() -> Vec<Call> {
                 Expect(1),
             ],
         ),
-        stream("progress with none", vec![progress()])
-            .patient()
-            ,
+        stream("progress with none", vec![progress()]).patient(),
         stream(
             "progress",
             vec![create(on("k", "")), Expect(1), progress(), Expect(1)],

@@ -237,8 +237,14 @@ pub fn http1(endpoint: &str, method: &str, target: &str) -> String {
     .expect("the request is sent");
     let mut bytes = Vec::new();
     let _ = socket.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let split = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+    let (head, body) = bytes.split_at(split.map_or(bytes.len(), |at| at + 4));
+    let head = String::from_utf8_lossy(head).into_owned();
+    let body = match head.to_lowercase().contains("transfer-encoding: chunked") {
+        true => without_chunks(body),
+        false => body.to_vec(),
+    };
+    let body = String::from_utf8_lossy(&body).into_owned();
     let mut lines = head.lines();
     let status = lines.next().unwrap_or_default().to_owned();
     let mut headers: Vec<String> = lines
@@ -248,4 +254,19 @@ pub fn http1(endpoint: &str, method: &str, target: &str) -> String {
         .collect();
     headers.sort();
     format!("{status}\n{}\n\n{body}", headers.join("\n"))
+}
+
+/// The body without the lengths between its chunks.
+fn without_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
+        let length = std::str::from_utf8(&body[..end]).expect("hexadecimal digits");
+        let length = usize::from_str_radix(length, 16).expect("a chunk's length");
+        if length == 0 {
+            break;
+        }
+        whole.extend_from_slice(&body[end + 2..end + 2 + length]);
+        body = &body[end + 2 + length + 2..];
+    }
+    whole
 }
