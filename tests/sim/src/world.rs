@@ -9,6 +9,7 @@ use raftnode::{SnapshotSent, Stop};
 use raftpb::conf::Change;
 use raftpb::{MemberId, Message};
 use seams::{MemDisk, Rng, SeededRng};
+use server::boot;
 
 use crate::faults::{self, Fault};
 use crate::member::{Action, Context, Local, Reply, Running, Waiter};
@@ -278,17 +279,27 @@ impl World {
         let machine = self.machine(id);
         machine.boot += 1;
         let (boot, disk, origin) = (machine.boot, machine.disk.clone(), machine.origin);
-        let booted = recovery::start(&disk, id, &self.known, origin).map_err(|error| {
-            Violation::new(
-                "restart",
-                format!("{id} does not start from its disk: {error}"),
-            )
-        })?;
+        let booted = match recovery::start(&disk, id, &self.known, origin) {
+            Ok(booted) => booted,
+            // Its database knows, it had no time to end by itself.
+            Err(boot::Error::Removed { .. }) if self.may_be_removed(id) => {
+                self.machine(id).removed = true;
+                return Ok(());
+            }
+            Err(error) => {
+                let what = format!("{id} does not start from its disk: {error}");
+                return Err(Violation::new("restart", what));
+            }
+        };
         let mut context = self.context(id);
         let running = Running::start(id, boot, &disk, booted, &mut context)?;
         let actions = context.actions;
         self.machine(id).running = Some(running);
         self.carry_out(id, actions)
+    }
+
+    fn may_be_removed(&self, id: MemberId) -> bool {
+        self.plan == Plan::Remove(id) || self.removed == Some(id)
     }
 
     fn context(&mut self, id: MemberId) -> Context<'_> {
