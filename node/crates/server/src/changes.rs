@@ -119,6 +119,9 @@ impl Member {
         change: &Change,
         expected: Option<Digest>,
     ) -> Result<Vec<MemberInfo>, api::Error> {
+        if change.id() == MemberId(0) {
+            return Err(api::Error::MemberNotFound);
+        }
         if self.leader() == 0 {
             self.court.etcd_would_refuse(change)?;
         }

@@ -2,6 +2,7 @@
 //! its first start. The bytes are `rafthttp`'s; what they mean is decided here.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::config::Config;
 use crate::lane::Lane;
 use crate::member::Member;
 use crate::metrics::Text;
-use crate::raftloop::Outbound;
+use crate::raftloop::{Outbound, REMOVED_LINGERS};
 use crate::shared::Shared;
 
 /// A database is sent and received in pieces of this size.
@@ -57,6 +58,8 @@ pub fn start(
         transport,
         Arc::new(Inbound {
             shared: shared.clone(),
+            runtime: runtime.clone(),
+            told_removed: AtomicBool::new(false),
         }),
         api.clone(),
         Arc::new(ReceivedSnapshots {
@@ -459,6 +462,8 @@ impl SnapshotSource for DatabaseSource {
 /// From the peers to raft.
 struct Inbound {
     shared: Arc<Shared>,
+    runtime: tokio::runtime::Handle,
+    told_removed: AtomicBool,
 }
 
 impl Raft for Inbound {
@@ -481,9 +486,18 @@ impl Raft for Inbound {
     }
 
     fn report_removed(&self, told_by: MemberId) {
-        self.shared.fatal(format!(
+        if self.told_removed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let reason = format!(
             "member {told_by} says that this member was removed from the cluster; its data directory must be removed before it can be added again"
-        ));
+        );
+        let shared = self.shared.clone();
+        self.runtime.spawn(async move {
+            // A leader may hear of its removal from others before it has answered who asked for it.
+            tokio::time::sleep(REMOVED_LINGERS).await;
+            shared.fatal(reason);
+        });
     }
 }
 

@@ -24,7 +24,7 @@ const HELD_PROPOSALS_MAX: usize = 100_000;
 
 /// A member that was removed stays for so long, as etcd's does: the caller who removed it may wait
 /// at its door, and the others must hear that the change is committed.
-const REMOVED_LINGERS: Duration = Duration::from_secs(1);
+pub const REMOVED_LINGERS: Duration = Duration::from_secs(1);
 
 /// What a lane hands in.
 #[derive(Debug)]
