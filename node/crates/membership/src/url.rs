@@ -124,7 +124,24 @@ fn check_host_port(host: &str) -> Result<(), &'static str> {
     }) {
         return Err("invalid character in host name");
     }
+    let escapes = name
+        .match_indices('%')
+        .map(|(at, _)| &name.as_bytes()[at..]);
+    if !host.starts_with('[') && !escapes.into_iter().all(is_host_escape) {
+        return Err("invalid URL escape in host name");
+    }
     Ok(())
+}
+
+/// Go takes an escape in a host only for a byte beyond ASCII, and for the percent sign itself.
+fn is_host_escape(text: &[u8]) -> bool {
+    match text {
+        [_, b'2', b'5', ..] => true,
+        [_, first, second, ..] => {
+            first.is_ascii_hexdigit() && second.is_ascii_hexdigit() && !matches!(first, b'0'..=b'7')
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
