@@ -671,6 +671,9 @@ impl World {
                     self.start(id)?;
                     Plan::Promote(id)
                 }
+                // Of two voters none leaves while there are faults: if the other loses the
+                // news that this is committed, it has no majority any more, as in etcd.
+                Plan::Promote(_) if self.members == 1 => Plan::Nothing,
                 Plan::Promote(_) => Plan::Remove(MemberId(1 + self.rng.below(self.members))),
                 Plan::Remove(id) => {
                     self.removed = Some(id);
@@ -686,16 +689,6 @@ impl World {
                 ..member(id.0)
             }),
             Plan::Promote(id) => Change::Promote(id),
-            // Of two voters the leader does not go first: one that is cut off with the news
-            // that its own removal is committed would leave the other without a majority.
-            Plan::Remove(id) if id == leader && known.voters().count() == 2 => {
-                let other = known.voters().find(|voter| voter.id != id);
-                let other = other.map_or(id, |voter| voter.id);
-                return self.with(leader, |member, context| {
-                    member.transfer(other, context);
-                    Ok(())
-                });
-            }
             Plan::Remove(id) => Change::Remove(id),
             Plan::Nothing => return Ok(()),
         };
