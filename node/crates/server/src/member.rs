@@ -367,6 +367,16 @@ impl Member {
             "The latency distributions of fsync called by WAL.",
             &self.wal_metrics.fsync_seconds,
         );
+        text.histogram(
+            "etcd_disk_wal_write_duration_seconds",
+            "The latency distributions of write called by WAL.",
+            &self.wal_metrics.write_seconds,
+        );
+        text.histogram(
+            "etcd_debugging_snap_save_total_duration_seconds",
+            "The total latency distributions of save called by snapshot.",
+            &self.wal_metrics.snap_save_seconds,
+        );
         text.gauge(
             "etcd_disk_wal_write_bytes_total",
             "Total number of bytes written in WAL.",

@@ -68,8 +68,6 @@ pub struct Stats {
     pub snapshots: Histogram,
     /// defragmentations under way
     pub defragmenting: AtomicU64,
-    /// writes of `.snap` files
-    pub snap_saved: Histogram,
     /// learners promoted here
     pub promoted: AtomicU64,
     /// promotions refused here
@@ -105,7 +103,6 @@ impl Default for Stats {
             hash_rev: from(ms(10), 15),
             snapshots: from(ms(10), 17),
             defragmenting: AtomicU64::default(),
-            snap_saved: Histogram::default(),
             promoted: AtomicU64::default(),
             not_promoted: AtomicU64::default(),
             requests: std::array::from_fn(|_| Default::default()),
@@ -376,11 +373,6 @@ impl Stats {
             "etcd_disk_backend_snapshot_duration_seconds",
             "The latency distribution of backend snapshots.",
             &self.snapshots,
-        );
-        text.histogram(
-            "etcd_debugging_snap_save_total_duration_seconds",
-            "The total latency distributions of save called by snapshot.",
-            &self.snap_saved,
         );
     }
 }

@@ -113,6 +113,10 @@ pub struct WalWriter {
 pub struct WalMetrics {
     /// `etcd_disk_wal_fsync_duration_seconds`
     pub fsync_seconds: Histogram,
+    /// `etcd_disk_wal_write_duration_seconds`: encoding into the buffer that a sync writes out
+    pub write_seconds: Histogram,
+    /// `etcd_debugging_snap_save_total_duration_seconds`
+    pub snap_save_seconds: Histogram,
     /// `etcd_disk_wal_write_bytes_total`
     pub written_bytes: AtomicU64,
 }
@@ -134,8 +138,10 @@ impl WalWriter {
                     if let Some(snapshot) = &persist.snapshot {
                         self.save_snapshot(snapshot)?;
                     }
+                    let began = Instant::now();
                     self.wal
                         .save(persist.hard_state.as_ref(), &persist.entries)?;
+                    self.metrics.write_seconds.observe(began.elapsed());
                     must_sync |= persist.must_sync || persist.snapshot.is_some();
                     number = Some(persist.number);
                 }
@@ -179,7 +185,9 @@ impl WalWriter {
     /// The file first, then the record that makes it count (etcd's order).
     fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         let metadata = snapshot.metadata.clone().unwrap_or_default();
+        let began = Instant::now();
         self.snapshotter.save(snapshot)?;
+        self.metrics.snap_save_seconds.observe(began.elapsed());
         self.wal.save_snapshot(&SnapshotRecord {
             index: metadata.index,
             term: metadata.term,
