@@ -15,12 +15,11 @@
 //! `QUORATE_COMMON=whole`, as `make more` sets it, all shapes run.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 
 use testkit::{left_out, quorate, tool};
 
@@ -43,9 +42,6 @@ const MAY_SKIP: [&str; 2] = [
 
 /// How many entries `later.toml` may have; it goes down with every entry that leaves.
 const LATER_MAX: usize = 68;
-
-/// One member at a time listens on the suite's ports, which begin at 20000 and are fixed.
-static PORTS: Mutex<()> = Mutex::new(());
 
 /// `name: function, the short form below it;`
 macro_rules! suite {
@@ -140,8 +136,7 @@ fn run(function: &str, short: &str) {
     else {
         return left_out(&format!("conformance::{function}"), MISSING);
     };
-    // A failure of another test says nothing about the ports.
-    let _ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ports = take_ports();
     let folder = tempfile::tempdir().expect("the temporary folder takes files");
     let node = fs::canonicalize(quorate()).expect("our program was found");
     for (name, program) in [
@@ -190,6 +185,16 @@ fn run(function: &str, short: &str) {
             log.display()
         );
     }
+}
+
+/// The suite's ports begin at 20000 and are fixed: one function at a time, also when two runs of
+/// these tests meet on a machine. They are free again when the file is closed.
+fn take_ports() -> File {
+    let file = std::env::temp_dir().join("quorate-common-ports.lock");
+    let file = File::create(&file)
+        .unwrap_or_else(|error| panic!("cannot create {}: {error}", file.display()));
+    file.lock().expect("the temporary folder knows locks");
+    file
 }
 
 /// Figures go to the file that `QUORATE_FIGURES` names, which `make more` prints.
