@@ -15,6 +15,14 @@ use crate::grpc::Status;
 /// MemberList: the digest of the membership (`docs/membership.md`).
 const DIGEST: HeaderName = HeaderName::from_static("quorate-expected-membership");
 
+/// Request metadata of MemberAdd, `true`: promote the learner as soon as it may be.
+const PROMOTE: HeaderName = HeaderName::from_static("quorate-promote-when-ready");
+
+/// Whether a learner shall be promoted when it is ready; off by default.
+pub fn promote_when_ready(metadata: &HeaderMap) -> bool {
+    metadata.get(PROMOTE).is_some_and(|value| value == "true")
+}
+
 /// The condition of a membership call, if it has one.
 ///
 /// # Errors
@@ -43,12 +51,16 @@ pub async fn add(
     door: Arc<Door>,
     request: pb::MemberAddRequest,
     expected: Option<Digest>,
+    promote_when_ready: bool,
 ) -> Result<pb::MemberAddResponse, Status> {
     let urls = membership::parse_urls(&request.peer_urls).map_err(|_| api::Error::MemberBadUrls)?;
     let (added, members) = door
         .member
         .member_add(&door.lane, urls, request.is_learner, expected)
         .await?;
+    if promote_when_ready && added.is_learner {
+        door.member.promote_when_ready(&door.lane, added.id);
+    }
     Ok(pb::MemberAddResponse {
         header: Some(door.header(0)),
         member: Some(pb::Member {

@@ -197,7 +197,8 @@ impl Door {
             ("etcdserverpb.Cluster", method) => match method {
                 "MemberAdd" => {
                     let expected = cluster::expected(&head.headers)?;
-                    let add = |door, request| cluster::add(door, request, expected);
+                    let promote = cluster::promote_when_ready(&head.headers);
+                    let add = |door, request| cluster::add(door, request, expected, promote);
                     door.unary(call, messages, add).await
                 }
                 "MemberRemove" => {

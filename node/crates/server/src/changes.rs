@@ -11,6 +11,7 @@
 //! A change that this member takes as leader is never forwarded by raft: its condition would not
 //! travel along. It comes back as `not leader`, and the way is looked for again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use membership::{Member as MemberInfo, json};
@@ -30,6 +31,9 @@ const LEARNER_READY: f64 = 0.9;
 
 /// Between two attempts to reach the leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Between two attempts to promote a learner that shall be promoted when it is ready.
+const PROMOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a change is waited for that the leader has decided and this member has not heard of:
 /// one that removes this member, it may never hear of.
@@ -93,6 +97,44 @@ impl Member {
     ) -> Result<Vec<MemberInfo>, api::Error> {
         self.change(lane, &Change::Promote(MemberId(id)), expected)
             .await
+    }
+
+    /// Promotes a learner as soon as it may be, for as long as this member runs and the learner
+    /// is one. The wish is this member's only: it does not survive its restart.
+    pub fn promote_when_ready(self: &Arc<Self>, lane: &Arc<Lane>, id: MemberId) {
+        let (member, lane) = (self.clone(), lane.clone());
+        tokio::spawn(async move {
+            let mut stopping = member.stopping();
+            tokio::select! {
+                () = member.keep_promoting(&lane, id) => {}
+                _ = stopping.wait_for(Option::is_some) => {}
+            }
+        });
+    }
+
+    async fn keep_promoting(&self, lane: &Lane, id: MemberId) {
+        let mut said = String::new();
+        loop {
+            tokio::time::sleep(PROMOTE_PAUSE).await;
+            let cluster = self.state().cluster.get();
+            let Some(learner) = cluster.member(id).filter(|member| member.is_learner) else {
+                return;
+            };
+            // One that never started has nothing of the log: asking would only fill the leader's.
+            if !membership::is_started(learner) {
+                continue;
+            }
+            match self.member_promote(lane, id.0, None).await {
+                Ok(_) => {
+                    return tracing::info!(member = %id, "promoted a learner, as asked when it was added");
+                }
+                Err(error) if error.text() != said => {
+                    tracing::info!(member = %id, %error, "a learner cannot be promoted yet");
+                    error.text().clone_into(&mut said);
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     /// What an etcd follower asks of its leader on `/members/promote/`.

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use api::etcdserverpb as pb;
 use api::etcdserverpb::cluster_client::ClusterClient;
-use testkit::{Cluster, Kind, Member, Spec, left_out, tool};
+use testkit::{Cluster, Kind, Member, Spec, eventually, left_out, tool};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -78,6 +79,43 @@ fn a_call_goes_through_only_for_the_membership_that_it_expects() {
             .await
             .expect("nothing has changed since");
         assert_eq!(digest(&mut clients[0]).await, first);
+    });
+}
+
+/// Promotion on request: the call says once that the learner shall vote when it can.
+#[test]
+fn a_learner_is_promoted_when_it_is_ready_if_that_was_asked_for() {
+    let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 1)) else {
+        return left_out("membership_promote_when_ready", MISSING);
+    };
+    let peer_url = cluster.add_place(Kind::Quorate, &[]).peer_url.clone();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let mut client = connect(&cluster.members[0]).await;
+        let mut request = Request::new(pb::MemberAddRequest {
+            peer_urls: vec![peer_url],
+            is_learner: true,
+        });
+        let metadata = request.metadata_mut();
+        metadata.insert("quorate-promote-when-ready", "true".parse().expect("ASCII"));
+        client
+            .member_add(request)
+            .await
+            .expect("a learner may be added");
+        cluster.members[1].start();
+    });
+    let etcdctl = cluster.members[0].etcdctl();
+    eventually("the promotion", Duration::from_secs(20), || {
+        let json = etcdctl.json(&["member", "list"]);
+        let learners = json["members"].as_array().into_iter().flatten();
+        let learners = learners
+            .filter(|member| member["isLearner"] == true)
+            .count();
+        if learners == 0 {
+            Ok(())
+        } else {
+            Err(json.to_string())
+        }
     });
 }
 
