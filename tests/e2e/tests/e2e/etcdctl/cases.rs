@@ -34,6 +34,8 @@ pub struct Case {
     pub differs: bool,
     /// Lines come in an order that depends on IDs or on luck.
     pub sorted: bool,
+    /// A leader looks at versions every few seconds; a downgrade is seen before or after that.
+    pub racy: bool,
     /// The name for the ID that the call prints.
     pub name: Option<String>,
     pub arguments: Vec<String>,
@@ -58,11 +60,13 @@ pub fn parse(table: &str) -> Vec<Case> {
             continue;
         }
         let mut words = words(text).into_iter();
-        let (mut expected, mut differs, mut sorted, mut name) = (None, false, false, None);
+        let (mut expected, mut differs, mut name) = (None, false, None);
+        let (mut sorted, mut racy) = (false, false);
         for word in words.by_ref() {
             match word.as_str() {
                 "differs" => differs = true,
                 "sorted" => sorted = true,
+                "racy" => racy = true,
                 ":" => break,
                 "ok" => expected = Some(Expected::Ok),
                 "error" => expected = Some(Expected::Error),
@@ -93,6 +97,7 @@ pub fn parse(table: &str) -> Vec<Case> {
             expected: expected.unwrap_or_else(|| panic!("line {}: no expectation", index + 1)),
             differs,
             sorted,
+            racy,
             name,
             arguments,
             input,
