@@ -406,7 +406,7 @@ impl ApplierLoop {
             }
         };
         writer.end_local();
-        tracing::info!(storage_version = %now, "the storage version follows the cluster version");
+        tracing::info!(was = %now, storage_version = %version, "the storage version follows the cluster version");
         Ok(())
     }
 }
