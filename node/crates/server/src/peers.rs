@@ -732,13 +732,7 @@ fn lease_refusal(error: &api::Error) -> Refusal {
 /// What a member that has no log yet is to become; everything that can be refused is, here, and
 /// nothing is written (promises 1 and 12).
 pub async fn plan_first_start(config: &Config) -> Result<Start> {
-    let mut by_name: std::collections::BTreeMap<String, Vec<String>> = Default::default();
-    for (name, url) in &config.initial_cluster {
-        by_name.entry(name.clone()).or_default().push(url.clone());
-    }
-    for urls in by_name.values_mut() {
-        urls.sort();
-    }
+    let by_name = config.peer_urls_by_name();
     let Some(ours) = by_name.get(&config.name) else {
         bail!(
             "couldn't find local name \"{}\" in the initial cluster configuration ({}): add {}=<its peer URL> to --initial-cluster, or correct --name",
