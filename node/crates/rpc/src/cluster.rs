@@ -89,7 +89,7 @@ pub async fn remove(
     })
 }
 
-/// Cluster.MemberUpdate. etcd writes URLs into the log that it cannot parse, and dies of them; they
+/// Cluster.MemberUpdate. etcd writes URLs into the log that it cannot parse; they
 /// are refused here.
 pub async fn update(
     door: Arc<Door>,
