@@ -76,6 +76,14 @@ pub(crate) const ROOMS: &[Room] = &[
     room("local", &["api"]),
     room("bench", &["api", "local"]),
     room("quorate", &["bench", "local", "rpc", "seams", "server"]),
+    // the operator
+    room("crd", &[]),
+    pure("planner", &["quorum"]),
+    room("manifests", &["crd"]),
+    room(
+        "quorate-operator",
+        &["api", "crd", "manifests", "planner", "quorum"],
+    ),
     // for tests only
     room("testkit", &["membership"]),
     room(

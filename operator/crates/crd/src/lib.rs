@@ -1,0 +1,2 @@
+//! # crd: the kinds `QuorateCluster` and `QuorateMember`
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! # manifests: Kubernetes objects as functions of a cluster and its members
+#![forbid(unsafe_code)]
