@@ -161,7 +161,7 @@ pub const FLAGS: &[Flag] = flags! {
     "bootstrap-defrag-threshold-megabytes" Later("defragmentation at start"), "0", "Enable the defrag during server bootstrap on condition that it will free at least the provided threshold of disk space.";
     "feature-gates" Text, "", "A set of key=value pairs that describe server level feature gates.";
     "unsafe-no-fsync" Bool, "false", "Disables fsync, unsafe, will cause data loss.";
-    "force-new-cluster" Later("starting a new cluster from the data of one member"), "false", "Force to create a new one-member cluster.";
+    "force-new-cluster" Bool, "false", "Make this member's disk a cluster of one: everybody else is removed, and what is not known to be committed is dropped. Unsafe; `quorate util recover` shows first what would be lost.";
     "quorate-membership-rule" Text, "strict", "Which membership steps are refused while --strict-reconfig-check is on: 'strict' (etcd's rule, and none by which a crash becomes fatal while a voter is in doubt) or 'etcd'.";
     "config-file" Text, "", "Path to the server configuration file; other flags and the environment are then ignored.";
     "version" Bool, "false", "Print the version and exit.";

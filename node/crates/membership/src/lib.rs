@@ -26,6 +26,7 @@
 //! the caller brings the comparison), the gRPC code of an error, and the time.
 #![forbid(unsafe_code)]
 
+mod alone;
 mod bootstrap;
 mod change;
 mod cluster;
@@ -36,6 +37,7 @@ mod url;
 pub mod v2store;
 mod version;
 
+pub use alone::{leave_alone, members_of_log};
 pub use bootstrap::{adopt_ids, bootstrap_entries};
 pub use change::{Applied, Change, update_conf_state};
 pub use cluster::{Cluster, DowngradeInfo, LEARNERS_MAX_DEFAULT, Membership};

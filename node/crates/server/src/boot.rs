@@ -100,6 +100,16 @@ pub enum Error {
         /// what says so
         db: PathBuf,
     },
+    /// `--force-new-cluster` on the disk of somebody who is no member
+    #[error(
+        "--force-new-cluster: by the log in {wal}, member {id} is none of the cluster's members: it was removed, or never got the log, so its data are not the cluster's. Use the disk of another member"
+    )]
+    NotListed {
+        /// whose directory it is
+        id: MemberId,
+        /// the log
+        wal: PathBuf,
+    },
     /// the log
     #[error(transparent)]
     Wal(#[from] wal::Error),
@@ -229,7 +239,7 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
         .unwrap_or_default();
     adopt_received_database(disk, config, &snapshotter, &last)?;
 
-    let (mut wal, on_disk) = Wal::open(disk.clone(), &config.wal_dir(), last.clone())?;
+    let (mut wal, mut on_disk) = Wal::open(disk.clone(), &config.wal_dir(), last.clone())?;
     let id = MemberId(on_disk.metadata.node_id);
     let cluster_id = on_disk.metadata.cluster_id;
     let (backend, writer, committer) = open_backend(disk, config)?;
@@ -282,6 +292,9 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
             db: config.database_path(),
             applied,
         });
+    }
+    if config.force_new_cluster {
+        crate::force::new_cluster(config, &mut wal, &mut on_disk, &last, applied)?;
     }
     let conf_state = if applied == 0 {
         last.conf_state.clone().unwrap_or_default()

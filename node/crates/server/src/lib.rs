@@ -28,6 +28,7 @@ pub mod corrupt;
 pub mod digest;
 pub mod downgrade;
 pub mod errands;
+mod force;
 pub mod judge;
 pub mod lane;
 mod late;
