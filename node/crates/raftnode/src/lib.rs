@@ -40,6 +40,7 @@
 
 mod admit;
 mod bootstrap;
+mod echo;
 mod farewell;
 mod log;
 mod logger;

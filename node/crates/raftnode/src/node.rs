@@ -11,6 +11,7 @@ use seams::Rng;
 
 use crate::admit::{Refusal, View, admit};
 use crate::bootstrap::first_conf_state;
+use crate::echo::Echo;
 use crate::farewell::Farewell;
 use crate::log::Log;
 use crate::logger::logger;
@@ -48,6 +49,7 @@ pub struct RaftNode {
     written: HardState,
     /// The commit index moved and nothing else had to be written since.
     commit_unwritten: bool,
+    echo: Echo,
     /// The number of the last ready.
     number: PersistNumber,
     /// Highest index handed out in `committed`, or of a snapshot in `install`.
@@ -152,6 +154,7 @@ impl RaftNode {
             durable: (hard_state.term, hard_state.vote),
             written: recovered.hard_state,
             commit_unwritten: false,
+            echo: Echo::default(),
             number: 0,
             handed_out: applied,
             applied,
@@ -234,6 +237,9 @@ impl RaftNode {
         if inputs.ticks > 0 {
             self.write_commit(effects);
         }
+        let committed = self.raw.raft.raft_log.committed;
+        self.echo
+            .pass(&mut effects.messages, committed, inputs.ticks > 0);
         if let Some(index) = inputs.compact_to {
             self.compact(index);
         }

@@ -127,7 +127,14 @@ impl RaftInbox {
     }
 
     /// From the applier: applied up to `index`, after these conf changes.
+    ///
+    /// The index alone wakes nobody: nothing but memory waits for it, and the loop sees it with
+    /// the next message or tick. A wake for each put would be a fifth of this thread's work.
     pub fn applied(&self, index: u64, conf_results: &mut Vec<raftnode::ConfResult>) {
+        if conf_results.is_empty() {
+            self.queue.lock().inputs.applied = Some(index);
+            return;
+        }
         self.change(|queue| {
             queue.inputs.conf_results.append(conf_results);
             queue.inputs.applied = Some(index);
