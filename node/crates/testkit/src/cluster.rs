@@ -87,6 +87,22 @@ pub struct Member {
 }
 
 impl Member {
+    /// The place of a member that is part of no [`Cluster`]: the caller gives it its flags and
+    /// starts it. Its directory and its log lie in `dir` under its name.
+    pub fn place(kind: Kind, name: &str, client_url: String, peer_url: String, dir: &Path) -> Self {
+        Self {
+            kind,
+            name: name.to_owned(),
+            client_url,
+            peer_url,
+            data_dir: dir.join(name),
+            flags: Vec::new(),
+            log: dir.join(format!("{name}.log")),
+            child: None,
+            read_from: 0,
+        }
+    }
+
     /// Starts the process and does not wait.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
@@ -216,6 +232,11 @@ impl Member {
         let text = self.log_text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join("\n")
+    }
+
+    /// The file with everything that it has logged.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// The database file.
