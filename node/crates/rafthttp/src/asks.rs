@@ -3,19 +3,21 @@
 //! They need no transport, so that a member that is only about to join can ask too.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use raftpb::MemberId;
+use prost::Message as _;
+use raftpb::{MemberId, Message, MessageType};
 use serde::Deserialize;
 
 use crate::client::{Client, Whole};
-use crate::config::{ClusterId, Limits, Timeouts};
+use crate::config::{ClusterId, Config, Limits, Timeouts};
 use crate::error::Error;
 use crate::leases;
 use crate::ports::{HashKv, LeaseTimeToLive};
+use crate::probe;
 use crate::url::PeerUrl;
 use crate::version::header;
 
@@ -91,6 +93,55 @@ impl Asks {
                 reason: format!("its X-Etcd-Cluster-ID is {theirs:?}, expected a hexadecimal id"),
             })?;
         Ok((answer.body, id))
+    }
+
+    /// Whether the member that listens at a URL is this one of this cluster. It is asked for by a
+    /// raft message that means nothing (etcd takes no local message from outside) and that only
+    /// the member itself accepts. [`Error::Status`]: it is another one, or of another cluster.
+    pub async fn is_member(
+        &self,
+        url: &str,
+        cluster: ClusterId,
+        id: MemberId,
+    ) -> Result<bool, Error> {
+        const PATH: &str = "/raft";
+        let peer = PeerUrl::parse(url)?;
+        let message = Message {
+            msg_type: MessageType::MsgBeat.into(),
+            from: id.0,
+            to: id.0,
+            ..Message::default()
+        };
+        let body = Bytes::from(message.encode_to_vec());
+        let mut request = request(&peer, Method::POST, PATH, body)?;
+        let config = Config::new(id, cluster, Vec::new());
+        let versions = [
+            (header::SERVER_VERSION, config.server_version),
+            (header::MIN_CLUSTER_VERSION, config.min_cluster_version),
+        ];
+        let ids = [
+            (header::SERVER_FROM, id.to_string()),
+            (header::CLUSTER_ID, cluster.to_string()),
+        ];
+        let versions = versions.map(|(name, version)| (name, version.to_string()));
+        for (name, value) in ids.into_iter().chain(versions) {
+            let value = HeaderValue::try_from(value).expect("digits and dots are a valid header");
+            request.headers_mut().insert(name, value);
+        }
+        let answer = self.once(&peer, PATH, request).await?;
+        Ok(answer.status == http::StatusCode::NO_CONTENT)
+    }
+
+    /// By how many milliseconds a member's clock is ahead of ours (negative: behind), to about
+    /// half the time that the answer took.
+    pub async fn clock_drift_ms(&self, url: &str) -> Result<i64, Error> {
+        let began = std::time::Instant::now();
+        let (asked, answer) = self.get(url, probe::PATH).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().saturating_sub(began.elapsed() / 2);
+        let theirs = probe::time_in(&answer.body)
+            .map_err(|reason| Error::Unreadable { url: asked, reason })?;
+        Ok(theirs.as_millis() as i64 - now.as_millis() as i64)
     }
 
     /// `POST /members/promote/<id>` at the leader: the members afterwards, as JSON. `token` is

@@ -37,6 +37,9 @@ pub struct Config {
     /// Our advertised peer URLs. They go out as `X-PeerURLs`, from which a member that does
     /// not know us yet learns where to answer.
     pub peer_urls: Vec<String>,
+    /// A number drawn by chance at the start of this process, by which peers of ours notice
+    /// that two processes run as one member. Zero: not said.
+    pub process: u64,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// How much to hold.
@@ -52,6 +55,7 @@ impl Config {
             server_version: Version::new(3, 7, 3),
             min_cluster_version: Version::new(3, 0, 0),
             peer_urls,
+            process: 0,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
         }

@@ -104,12 +104,22 @@ pub enum Error {
     },
     /// The peer says that we were removed from the cluster.
     #[error(
-        "{url} says that this member was removed from the cluster; stop it, remove its data \
-         directory, and add it again as a new member if it shall come back"
+        "{url} says that this member was removed from the cluster ({said}); stop it, remove its \
+         data directory, and add it again as a new member if it shall come back"
     )]
     Removed {
         /// What was asked.
         url: String,
+        /// What was answered; a member of ours says when it was.
+        said: String,
+    },
+    /// The peer says that another process runs as this member, and did so first.
+    #[error("{url} says that another process runs as this member: {said}")]
+    Twin {
+        /// What was asked.
+        url: String,
+        /// What was answered.
+        said: String,
     },
     /// The stream's other end does not know us yet.
     #[error("{url} does not know this member yet; it will once it has caught up with the cluster")]

@@ -49,6 +49,7 @@ mod server;
 mod snapshot;
 mod stats;
 mod transport;
+mod twins;
 mod url;
 mod version;
 

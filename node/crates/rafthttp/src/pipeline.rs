@@ -115,8 +115,8 @@ async fn work(shared: Arc<Shared>, peer: Arc<Peer>) {
                 peer.stats.add_sent_failure();
                 peer.deactivate("pipeline", "write", &error.to_string());
                 peer.report_unreachable();
-                if matches!(error, Error::Removed { .. }) {
-                    shared.raft.report_removed(peer.id);
+                if let Error::Removed { said, .. } = &error {
+                    shared.raft.report_removed(peer.id, said);
                 }
             }
         }
@@ -190,7 +190,10 @@ pub(crate) fn check_post(
         StatusCode::NO_CONTENT => Ok(()),
         // etcd stops a member at any 403. It also answers 403 to a message that reached the wrong
         // member, and stopping for a wrong URL would turn a typing error into a lost voter.
-        StatusCode::FORBIDDEN if !text.contains(MISMATCH) => Err(Error::Removed { url }),
+        StatusCode::FORBIDDEN if !text.contains(MISMATCH) => Err(Error::Removed {
+            url,
+            said: text.to_owned(),
+        }),
         StatusCode::PRECONDITION_FAILED => Err(precondition(shared, url, theirs, text)),
         other => Err(Error::Status {
             url,

@@ -25,16 +25,25 @@ pub trait Raft: Send + Sync + 'static {
     /// Whether this member once belonged to the cluster and was removed. Such ids never return.
     fn is_removed(&self, member: MemberId) -> bool;
 
+    /// What is known of a member's removal, for the one who was removed: its time, for example.
+    fn removal(&self, _member: MemberId) -> Option<String> {
+        None
+    }
+
     /// Messages to this peer were lost: stop optimistic replication to it.
     fn report_unreachable(&self, member: MemberId);
 
     /// How the one snapshot that was handed to [`crate::Handle::send_snapshot`] for this
-    /// member ended. Called exactly once for each.
-    fn report_snapshot(&self, member: MemberId, delivered: bool);
+    /// member ended; the error says why it did not arrive. Called exactly once for each.
+    fn report_snapshot(&self, member: MemberId, delivered: Result<(), String>);
 
-    /// A peer says that we ourselves were removed from the cluster (410 or 403). The member
-    /// must stop. May be called many times.
-    fn report_removed(&self, told_by: MemberId);
+    /// A peer says that we ourselves were removed from the cluster (410 or 403), in these words.
+    /// The member must stop. May be called many times.
+    fn report_removed(&self, told_by: MemberId, said: &str);
+
+    /// A peer of ours says that another process runs as this member, and was there first (409).
+    /// The member must stop. May be called many times.
+    fn report_twin(&self, _told_by: MemberId, _said: &str) {}
 }
 
 /// The member's answers on the peer port beside raft's own paths.

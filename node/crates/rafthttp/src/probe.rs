@@ -15,7 +15,7 @@ use crate::peer::Peer;
 use crate::transport::Shared;
 use crate::url::PeerUrl;
 
-const PATH: &str = "/raft/probing";
+pub(crate) const PATH: &str = "/raft/probing";
 
 /// The answer is about 60 bytes.
 const ANSWER_BYTES_MAX: usize = 4096;
@@ -130,15 +130,18 @@ async fn ask(shared: &Shared, url: &PeerUrl) -> Result<(Duration, i64), Error> {
             body: String::from_utf8_lossy(&body).trim_end().to_owned(),
         });
     }
-    let health: Health =
-        serde_json::from_slice(&body).map_err(|error| unreadable(error.to_string()))?;
-    if !health.ok {
-        return Err(unreadable("it says that it is not OK".to_owned()));
-    }
-    let theirs = parse_rfc3339(&health.now)
-        .ok_or_else(|| unreadable(format!("{:?} is not a time", health.now)))?;
+    let theirs = time_in(&body).map_err(unreadable)?;
     // They looked at their clock half a round trip ago.
     let ours = now.saturating_sub(rtt / 2);
     let drift = theirs.as_millis() as i64 - ours.as_millis() as i64;
     Ok((rtt, drift))
+}
+
+/// The time that an answer to a probe names.
+pub(crate) fn time_in(body: &[u8]) -> Result<Duration, String> {
+    let health: Health = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    if !health.ok {
+        return Err("it says that it is not OK".to_owned());
+    }
+    parse_rfc3339(&health.now).ok_or_else(|| format!("{:?} is not a time", health.now))
 }

@@ -46,9 +46,13 @@ pub(crate) async fn run(shared: Arc<Shared>, peer: Arc<Peer>, kind: StreamKind) 
             Err(error) => {
                 peer.url_failed(&url);
                 peer.deactivate(kind.name(), "dial", &error.to_string());
-                if matches!(error, Error::Removed { .. }) {
-                    tracing::error!(%error, "a peer refuses our stream for good");
-                    shared.raft.report_removed(peer.id);
+                match &error {
+                    Error::Removed { said, .. } => {
+                        tracing::error!(%error, "a peer refuses our stream for good");
+                        shared.raft.report_removed(peer.id, said);
+                    }
+                    Error::Twin { said, .. } => shared.raft.report_twin(peer.id, said),
+                    _ => {}
                 }
                 pause = (pause * 2).min(timeouts.redial_max.max(timeouts.redial));
             }
@@ -115,7 +119,8 @@ async fn dial(
         .get(header::CLUSTER_ID)
         .and_then(|value| value.to_str().ok());
     Err(match status {
-        StatusCode::GONE => Error::Removed { url },
+        StatusCode::GONE => Error::Removed { url, said: text },
+        StatusCode::CONFLICT => Error::Twin { url, said: text },
         StatusCode::NOT_FOUND => Error::Unknown { url },
         StatusCode::PRECONDITION_FAILED => precondition(shared, url, theirs, &text),
         other => Error::Status {

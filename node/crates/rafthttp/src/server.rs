@@ -26,6 +26,7 @@ use crate::leases;
 use crate::ports::{HashKv, Refusal};
 use crate::snapshot::{self, NotReceived};
 use crate::transport::Shared;
+use crate::twins::Found;
 use crate::version::{CLUSTER_ID_MISMATCH, INCOMPATIBLE_VERSION, compatible, header};
 
 /// The body of a question about leases or hashes. etcd: 64 KiB for leases, no limit for hashes.
@@ -103,6 +104,9 @@ async fn post_message(shared: &Arc<Shared>, request: Request<Incoming>) -> Answe
     if let Err(refused) = check_asker(shared, request.headers()) {
         return with_cluster_id(shared, *refused);
     }
+    if is_twin(shared, request.headers()) {
+        return with_cluster_id(shared, not_processed());
+    }
     note_stranger(shared, request.headers());
     let answer = match receive_message(shared, request.into_body()).await {
         Ok(()) => empty(StatusCode::NO_CONTENT),
@@ -125,6 +129,14 @@ async fn receive_message(shared: &Shared, body: Incoming) -> Result<(), Refused>
             "refused a posted raft message: its sender was removed, or it is meant for another"
         );
         return Err(not_processed().into());
+    }
+    if from == shared.config.member_id {
+        // Nobody sends to itself: it is asked, before another process starts as this member,
+        // whether one runs (`Asks::is_member`).
+        tracing::warn!(
+            "another process asks whether this member runs here: its data directory may have been copied"
+        );
+        return Ok(());
     }
     if message.msg_type == MessageType::MsgSnap as i32 {
         let refusal = "a snapshot message belongs to /raft/snapshot, before its database";
@@ -309,9 +321,15 @@ fn open_stream(shared: &Arc<Shared>, headers: &HeaderMap, rest: &str) -> Result<
     let from =
         MemberId::from_hex(from).ok_or_else(|| refuse(StatusCode::NOT_FOUND, "invalid from"))?;
     if shared.raft.is_removed(from) {
-        tracing::warn!(%from, "refused a stream to a member that was removed");
-        return Err(refuse(StatusCode::GONE, "removed member"));
+        let when = shared.raft.removal(from);
+        tracing::warn!(%from, when, "refused a stream to a member that was removed");
+        // etcd's text, which nobody reads, and what helps the one who was removed.
+        let text = when.map_or("removed member".to_owned(), |when| {
+            format!("removed member: {when}")
+        });
+        return Err(refuse(StatusCode::GONE, &text));
     }
+    refuse_twin(shared, from, headers)?;
     let Some(peer) = shared.find(from).filter(|peer| !peer.remote) else {
         note(shared, from, headers);
         tracing::warn!(%from, "refused a stream to a member that we do not know yet");
@@ -325,6 +343,42 @@ fn open_stream(shared: &Arc<Shared>, headers: &HeaderMap, rest: &str) -> Result<
     peer.dial_now();
     let interval = shared.config.timeouts.heartbeat();
     Ok(LaneBody::attach(peer, kind, interval))
+}
+
+/// Of two processes that run as one member the newer one gets no stream.
+fn refuse_twin(shared: &Shared, from: MemberId, headers: &HeaderMap) -> Result<(), Refused> {
+    let process = headers.get(header::PROCESS);
+    let process = process.and_then(|process| MemberId::from_hex(process.to_str().ok()?));
+    let Some(MemberId(process)) = process else {
+        return Ok(());
+    };
+    match shared.twins.dials(from, process, std::time::Instant::now()) {
+        Found::Alone => return Ok(()),
+        Found::Twin => {
+            tracing::error!(
+                %from, urls = ?headers.get(header::PEER_URLS),
+                "two processes run as this member: its data directory was copied; the one that came later is refused"
+            );
+            return Ok(());
+        }
+        Found::Refused => {}
+    }
+    Err(refuse(
+        StatusCode::CONFLICT,
+        "it was here first and is still connected",
+    ))
+}
+
+/// What a process that was found out still posts is not taken either.
+fn is_twin(shared: &Shared, headers: &HeaderMap) -> bool {
+    let number = |name| {
+        let text = headers.get(name)?.to_str().ok()?;
+        MemberId::from_hex(text)
+    };
+    match (number(header::SERVER_FROM), number(header::PROCESS)) {
+        (Some(from), Some(process)) => shared.twins.is_refused(from, process.0),
+        _ => false,
+    }
 }
 
 fn probing() -> Answer {

@@ -78,9 +78,10 @@ pub(crate) async fn send(
             peer.stats.add_sent_failure();
             peer.deactivate("snapshot", "post", &error.to_string());
             peer.report_unreachable();
-            if matches!(error, Error::Removed { .. }) {
-                shared.raft.report_removed(peer.id);
+            if let Error::Removed { said, .. } = &error {
+                shared.raft.report_removed(peer.id, said);
             }
+            report.failed(error.to_string());
         }
     }
 }
@@ -89,7 +90,7 @@ pub(crate) async fn send(
 pub(crate) struct Report {
     raft: Arc<dyn Raft>,
     to: MemberId,
-    delivered: bool,
+    delivered: Result<(), String>,
 }
 
 impl Report {
@@ -97,18 +98,23 @@ impl Report {
         Report {
             raft,
             to,
-            delivered: false,
+            delivered: Err("the transfer was cut off".to_owned()),
         }
     }
 
     fn delivered(mut self) {
-        self.delivered = true;
+        self.delivered = Ok(());
+    }
+
+    fn failed(mut self, reason: String) {
+        self.delivered = Err(reason);
     }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.raft.report_snapshot(self.to, self.delivered);
+        let delivered = std::mem::replace(&mut self.delivered, Ok(()));
+        self.raft.report_snapshot(self.to, delivered);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::ports::{PeerApi, Raft, SnapshotSource, SnapshotStore};
 use crate::probe::Probe;
 use crate::snapshot::Report;
 use crate::stats::StatsView;
+use crate::twins::Twins;
 use crate::url::{self, PeerUrl};
 use crate::version::header;
 use crate::{pipeline, probe, reader, snapshot};
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     /// One permit for each connection that the listeners may hold.
     pub(crate) connection_permits: Arc<Semaphore>,
     pub(crate) stop: watch::Sender<bool>,
+    pub(crate) twins: Twins,
     identity: HeaderMap,
     /// Members and strangers. A handful, so a search from the front is the fastest.
     peers: RwLock<Vec<Arc<Peer>>>,
@@ -84,6 +86,7 @@ impl Transport {
             snapshot_permits: Semaphore::new(config.limits.snapshots_received_max),
             connection_permits: Arc::new(Semaphore::new(config.limits.connections_max)),
             stop: watch::channel(false).0,
+            twins: Twins::default(),
             identity,
             peers: RwLock::new(Vec::new()),
             stopped: AtomicBool::new(false),
@@ -386,6 +389,11 @@ fn identity(config: &Config) -> Result<HeaderMap, Error> {
             reason: "it cannot be put into a header",
         })?;
         headers.insert(name, value);
+    }
+    if config.process != 0 {
+        let process = HeaderValue::try_from(format!("{:x}", config.process))
+            .expect("hexadecimal digits are a valid header");
+        headers.insert(header::PROCESS, process);
     }
     Ok(headers)
 }

@@ -59,6 +59,8 @@ pub mod header {
     pub const CLUSTER_ID: &str = "x-etcd-cluster-id";
     /// The asker's peer URLs, with commas between them.
     pub const PEER_URLS: &str = "x-peerurls";
+    /// A number of the asking process, from members of ours: see `twins`.
+    pub const PROCESS: &str = "x-quorate-process";
     /// For whom a stream is meant, hexadecimal.
     pub const RAFT_TO: &str = "x-raft-to";
 }

@@ -240,6 +240,13 @@ impl ApplierLoop {
             if let Some(error) = &change.refused {
                 tracing::warn!(index, %error, "a membership change was not valid when it was applied");
             }
+            if let Some(membership::Applied::Removed(member)) = &change.applied {
+                let when = self
+                    .shared
+                    .whereabouts
+                    .removed(*member, index, outcome.term);
+                tracing::info!(%member, when, "removed a member; its ID never comes back");
+            }
             if change.applied.is_some() || outcome.replayed {
                 self.shared.membership_changed();
             }
@@ -330,6 +337,11 @@ impl ApplierLoop {
         let applied = self
             .snapshots
             .install(&mut self.applier, snapshot, &self.shared)?;
+        let mvcc = self.applier.mvcc();
+        if !mvcc.is_compacting() {
+            // The leader's database came without the records that a compaction here was removing.
+            self.shared.compaction_finished(mvcc.compact_revision());
+        }
         self.shared.set_committed(applied);
         self.shared.set_applied(applied);
         self.shared.inbox.snapshot_installed(applied);

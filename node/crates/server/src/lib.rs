@@ -45,5 +45,6 @@ pub mod snapshots;
 pub mod start;
 pub mod stats;
 pub mod walwriter;
+pub mod whereabouts;
 
 pub use member::{Member, from_mvcc};

@@ -15,6 +15,7 @@ use rafthttp::{
     Refusal, SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
 };
 use raftpb::{MemberId, Message};
+use seams::{RealRng, Rng as _};
 use snap::{DatabaseReceiver, Snapshotter};
 
 use crate::boot::Start;
@@ -22,11 +23,15 @@ use crate::config::Config;
 use crate::lane::Lane;
 use crate::member::Member;
 use crate::metrics::Text;
-use crate::raftloop::{Outbound, REMOVED_LINGERS};
+use crate::raftloop::Outbound;
 use crate::shared::Shared;
 
 /// A database is sent and received in pieces of this size.
 const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+
+/// A member that hears of its removal from others stays for so long: if it led, who removed it
+/// may wait at its door. As long as raft's own farewell of a removed leader.
+const REMOVED_LINGERS: Duration = Duration::from_secs(1);
 
 /// etcd's text for a lease that is not there, on the peer port.
 const LEASE_NOT_FOUND: &str = "lease not found";
@@ -53,6 +58,7 @@ pub fn start(
         config.advertise_peer_urls.clone(),
     );
     transport.timeouts = timeouts.clone();
+    transport.process = RealRng::new().next_u64().max(1);
     let asks = Asks::new(&timeouts, &transport.limits);
     let handle = Transport::start(
         transport,
@@ -480,17 +486,30 @@ impl Raft for Inbound {
         self.shared.inbox.unreachable(member);
     }
 
-    fn report_snapshot(&self, member: MemberId, delivered: bool) {
-        tracing::info!(peer = %member, delivered, "sent database snapshot");
-        self.shared.inbox.snapshot_sent(member, delivered);
+    fn removal(&self, member: MemberId) -> Option<String> {
+        self.shared.whereabouts.removal(member)
     }
 
-    fn report_removed(&self, told_by: MemberId) {
+    fn report_snapshot(&self, member: MemberId, delivered: Result<(), String>) {
+        let arrived = delivered.is_ok();
+        tracing::info!(peer = %member, delivered = arrived, "sent database snapshot");
+        self.shared.whereabouts.snapshot(member, delivered);
+        self.shared.inbox.snapshot_sent(member, arrived);
+    }
+
+    fn report_twin(&self, told_by: MemberId, said: &str) {
+        self.shared.fatal(format!(
+            "another process runs as member {}: member {told_by} says: {said}. A member that runs twice could vote twice. This data directory is a copy: stop this process for good, or the other one; for one more member, add it (`etcdctl member add`) and start it with an empty directory",
+            self.shared.id
+        ));
+    }
+
+    fn report_removed(&self, told_by: MemberId, said: &str) {
         if self.told_removed.swap(true, Ordering::Relaxed) {
             return;
         }
         let reason = format!(
-            "member {told_by} says that this member was removed from the cluster; its data directory must be removed before it can be added again"
+            "member {told_by} says that this member was removed from the cluster ({said}); its data directory must be removed before it can be added again: delete it, `etcdctl member add` it as a new member, and start it with --initial-cluster-state=existing"
         );
         let shared = self.shared.clone();
         self.runtime.spawn(async move {

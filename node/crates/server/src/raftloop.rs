@@ -22,10 +22,6 @@ use crate::walwriter::{WalInbox, WalJob};
 /// this many, which is what the door's own limits let in.
 const HELD_PROPOSALS_MAX: usize = 100_000;
 
-/// A member that was removed stays for so long, as etcd's does: the caller who removed it may wait
-/// at its door, and the others must hear that the change is committed.
-pub const REMOVED_LINGERS: Duration = Duration::from_secs(1);
-
 /// What a lane hands in.
 #[derive(Debug)]
 pub enum Submission {
@@ -271,10 +267,6 @@ impl RaftLoop {
             self.dispatch(&mut effects, &mut overflow, &mut held);
             self.shared.offer_status(ticked, || self.node.status());
             if let Some(stop) = effects.stop.take() {
-                if matches!(stop, raftnode::Stop::Removed { .. }) {
-                    // There is nothing left to do here, but answers to give elsewhere.
-                    std::thread::sleep(REMOVED_LINGERS);
-                }
                 self.shared.raft_stopped(&stop);
                 return;
             }

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::lane::{Lane, Reply};
 use crate::raftloop::RaftInbox;
+use crate::whereabouts::Whereabouts;
 
 /// Committed entries that are not applied yet, beyond which the door refuses new ones (etcd
 /// `maxGapBetweenApplyAndCommitIndex`).
@@ -102,6 +103,8 @@ pub struct Shared {
     pub inbox: Arc<RaftInbox>,
     /// see [`Counters`]
     pub counters: Counters,
+    /// what people are told of others
+    pub whereabouts: Whereabouts,
     started: Instant,
     term: AtomicU64,
     leader: AtomicU64,
@@ -143,6 +146,7 @@ impl Shared {
             election_ticks,
             inbox: Arc::default(),
             counters: Counters::default(),
+            whereabouts: Whereabouts::default(),
             started: Instant::now(),
             term: AtomicU64::new(term),
             leader: AtomicU64::new(0),
@@ -425,9 +429,13 @@ impl Shared {
         self.membership.subscribe()
     }
 
-    /// From the applier: the records below this revision are gone.
+    /// From the applier: the records below this revision are gone. An older revision changes nothing.
     pub fn compaction_finished(&self, revision: i64) {
-        self.compacted.send_replace(revision);
+        self.compacted.send_if_modified(|finished| {
+            let later = revision > *finished;
+            *finished = revision.max(*finished);
+            later
+        });
     }
 
     /// The last compaction that finished.

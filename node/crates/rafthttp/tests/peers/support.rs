@@ -94,11 +94,12 @@ impl Raft for Record {
         self.unreachable.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn report_snapshot(&self, member: MemberId, delivered: bool) {
+    fn report_snapshot(&self, member: MemberId, delivered: Result<(), String>) {
+        let delivered = delivered.is_ok();
         self.snapshot_reports.lock().push((member, delivered));
     }
 
-    fn report_removed(&self, _told_by: MemberId) {
+    fn report_removed(&self, _told_by: MemberId, _said: &str) {
         self.told_removed.fetch_add(1, Ordering::Relaxed);
     }
 }
