@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use membership::{Member as MemberInfo, json};
 use quorum::Rule;
+use raftnode::{MemberStatus, Status};
 use raftpb::conf::Change;
 use raftpb::{ConfChange, MemberId};
 use serde_json::{Value, json};
@@ -38,6 +39,12 @@ const PROMOTE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a change is waited for that the leader has decided and this member has not heard of:
 /// one that removes this member, it may never hear of.
 const APPLIED_HERE_WITHIN: Duration = Duration::from_secs(1);
+
+/// A busy raft loop may be late with its view; a caller is not kept longer than this.
+const STATUS_TICKS_MAX: u32 = 3;
+
+/// Between two looks for a new view.
+const STATUS_PAUSE: Duration = Duration::from_millis(10);
 
 impl Member {
     /// Adds a member with these peer URLs; the new member and all members.
@@ -212,7 +219,7 @@ impl Member {
         }
         if let Change::Promote(id) = change {
             self.wait_applied(lane).await?;
-            self.learner_is_ready(*id)?;
+            self.learner_is_ready(*id).await?;
             let deadline = Instant::now() + self.config.request_timeout();
             self.court.wait_until_trusted(*id, deadline).await;
         }
@@ -279,19 +286,21 @@ impl Member {
     }
 
     /// As etcd asks of every promotion, its strict check on or off.
-    fn learner_is_ready(&self, id: MemberId) -> Result<(), api::Error> {
+    async fn learner_is_ready(&self, id: MemberId) -> Result<(), api::Error> {
         if self.state().cluster.get().member(id).is_none() {
             return Err(api::Error::MemberNotFound);
         }
-        let status = self.shared.status();
-        let known = |id| status.members.iter().find(|member| member.id == id);
-        let matched = |id| known(id).map_or(0, |member| member.matched);
-        let ready = matched(id) as f64 / matched(self.id()).max(1) as f64;
+        let mut status = self.shared.status();
+        if ready_part(&status, self.id(), id) < LEARNER_READY {
+            // Who is promoted as soon as it has started is not in a view that is a tick old.
+            status = self.status_after(&status).await;
+        }
+        let ready = ready_part(&status, self.id(), id);
         if ready < LEARNER_READY {
             tracing::error!(
                 member = %id, learner_ready_percent = ready,
                 ready_percent_threshold = LEARNER_READY,
-                replication = ?known(id).map(|member| member.replication),
+                replication = ?known(&status, id).map(|member| member.replication),
                 "rejecting promote learner: learner is not ready"
             );
             return Err(api::Error::LearnerNotReady);
@@ -299,10 +308,32 @@ impl Member {
         Ok(())
     }
 
+    /// The view of raft that comes after `seen`, which is at most a tick later.
+    async fn status_after(&self, seen: &Arc<Status>) -> Arc<Status> {
+        let deadline = Instant::now() + STATUS_TICKS_MAX * self.config.tick;
+        loop {
+            let status = self.shared.status();
+            if !Arc::ptr_eq(&status, seen) || Instant::now() >= deadline {
+                return status;
+            }
+            tokio::time::sleep(STATUS_PAUSE).await;
+        }
+    }
+
     fn members_now(&self) -> Vec<MemberInfo> {
         let cluster = self.state().cluster.get();
         cluster.members().cloned().collect()
     }
+}
+
+fn known(status: &Status, id: MemberId) -> Option<&MemberStatus> {
+    status.members.iter().find(|member| member.id == id)
+}
+
+/// How much of the leader's log the learner has.
+fn ready_part(status: &Status, leader: MemberId, learner: MemberId) -> f64 {
+    let matched = |id| known(status, id).map_or(0, |member| member.matched);
+    matched(learner) as f64 / matched(leader).max(1) as f64
 }
 
 // `POST /quorate/membership`: a conf change as it would stand in the log, with its condition.
