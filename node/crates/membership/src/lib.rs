@@ -37,7 +37,7 @@ mod url;
 pub mod v2store;
 mod version;
 
-pub use alone::{leave_alone, members_of_log};
+pub use alone::{Alone, Log, Uncommitted, leave_alone, members_of_log};
 pub use bootstrap::{adopt_ids, bootstrap_entries};
 pub use change::{Applied, Change, update_conf_state};
 pub use cluster::{Cluster, DowngradeInfo, LEARNERS_MAX_DEFAULT, Membership};
@@ -149,6 +149,14 @@ pub enum Error {
     /// The database's schema cannot be brought to the wanted version.
     #[error("cannot migrate storage: {0}")]
     Migration(String),
+    /// The log has lost entries that were committed.
+    #[error("the log ends at index {last}, but {committed} was committed: log files are missing")]
+    LogEndsEarly {
+        /// Its last index.
+        last: u64,
+        /// Up to where entries were committed.
+        committed: u64,
+    },
     /// The database could not be read.
     #[error("cannot read the database: {0}")]
     Backend(String),

@@ -10,14 +10,14 @@
 //! What is dropped may have been acknowledged by the members that are lost: `quorate util recover`
 //! shows it before, and keeps it.
 
-use raftpb::{HardState, MemberId};
+use membership::{Uncommitted, leave_alone};
+use raftpb::MemberId;
 use wal::{Recovered, SnapshotRecord, Wal};
 
 use crate::boot::Error;
 use crate::config::Config;
 
-/// Changes the log, on the disk and as it was read. Nothing happens where this member is alone
-/// already, but for the uncommitted entries.
+/// Changes the log, on the disk and as it was read.
 pub(crate) fn new_cluster(
     config: &Config,
     wal: &mut Wal,
@@ -26,53 +26,33 @@ pub(crate) fn new_cluster(
     applied: u64,
 ) -> Result<(), Error> {
     let id = MemberId(on_disk.metadata.node_id);
-    let known = on_disk.hard_state.commit;
-    // A commit index alone is not always synced: what the database has applied was committed.
-    let commit = known.max(applied);
-    let end = on_disk
-        .entries
-        .last()
-        .map_or(last.index, |entry| entry.index);
-    if end < commit {
-        // Entries are missing. Whoever starts raft from this says so.
-        return Ok(());
-    }
-    let kept = on_disk
-        .entries
-        .partition_point(|entry| entry.index <= commit);
-    let dropped = on_disk.entries.split_off(kept);
-    let last_term = on_disk.entries.last().map_or(last.term, |entry| entry.term);
-    let term = on_disk.hard_state.term.max(last_term);
-    let forced =
-        membership::leave_alone(last.conf_state.as_ref(), &on_disk.entries, id, term, commit)
-            .map_err(|error| match error {
-                membership::Error::IdNotFound => Error::NotListed {
-                    id,
-                    wal: config.wal_dir(),
-                },
-                error => Error::Membership(error),
-            })?;
-    let hard_state = HardState {
-        term,
-        vote: if term == on_disk.hard_state.term {
-            on_disk.hard_state.vote
-        } else {
-            0
-        },
-        commit: commit + forced.len() as u64,
+    let log = membership::Log {
+        snapshot: last.conf_state.as_ref(),
+        begin: (last.index, last.term),
+        hard_state: on_disk.hard_state,
+        entries: &on_disk.entries,
+        applied,
     };
+    let alone = leave_alone(&log, id, Uncommitted::Drop).map_err(|error| match error {
+        membership::Error::IdNotFound => Error::NotListed {
+            id,
+            wal: config.wal_dir(),
+        },
+        error => Error::Membership(error),
+    })?;
     tracing::warn!(
         cluster_id = format!("{:x}", on_disk.metadata.cluster_id),
         local_member_id = %id,
-        wal_commit_index = known,
-        commit_index = hard_state.commit,
-        dropped_entries = dropped.len(),
-        conf_changes = forced.len(),
+        wal_commit_index = on_disk.hard_state.commit,
+        commit_index = alone.hard_state.commit,
+        dropped_entries = on_disk.entries.len() - alone.kept,
+        conf_changes = alone.forced.len(),
         "forcing restart member: it will be alone in its cluster; never start the other members' disks again"
     );
-    wal.save(Some(&hard_state), &forced)?;
+    wal.save(Some(&alone.hard_state), &alone.forced)?;
     wal.sync()?;
-    on_disk.hard_state = hard_state;
-    on_disk.entries.extend(forced);
+    on_disk.hard_state = alone.hard_state;
+    on_disk.entries.truncate(alone.kept);
+    on_disk.entries.extend(alone.forced);
     Ok(())
 }
