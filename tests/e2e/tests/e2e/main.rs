@@ -3,6 +3,7 @@
 mod api;
 mod bad;
 mod cluster;
+mod cost;
 mod etcdctl;
 mod load;
 mod membership;
