@@ -32,6 +32,17 @@ pub struct Control {
 impl Control {
     /// Starts both on the members, and waits until the API server is ready.
     pub fn start(cluster: &Cluster, cache: Cache) -> Self {
+        Self::start_with(cluster, cache, "*", |_| ())
+    }
+
+    /// The same with these controllers only. What `before` does, it does between the start of the API
+    /// server and that of the controllers, so that these know from the beginning what it has made.
+    pub fn start_with(
+        cluster: &Cluster,
+        cache: Cache,
+        controllers: &str,
+        before: impl FnOnce(&Path),
+    ) -> Self {
         let dir = cluster.dir().join("control");
         let port = ports::free().to_string();
         run(Command::new(program("kubeload")).args([Path::new("pki"), &dir, Path::new(&port)]));
@@ -40,7 +51,8 @@ impl Control {
         run(Command::new(program("kubeload"))
             .arg("ready")
             .arg(&kubeconfig));
-        let manager = controller_manager(&dir, &kubeconfig);
+        before(&kubeconfig);
+        let manager = controller_manager(&dir, &kubeconfig, controllers);
         Self {
             kubeconfig,
             api,
@@ -124,8 +136,9 @@ fn api_server(cluster: &Cluster, cache: Cache, dir: &Path, port: &str) -> Proces
     Process::start("kube-apiserver", &flags, dir)
 }
 
-fn controller_manager(dir: &Path, kubeconfig: &Path) -> Process {
+fn controller_manager(dir: &Path, kubeconfig: &Path, controllers: &str) -> Process {
     let flags = [
+        format!("--controllers={controllers}"),
         format!("--kubeconfig={}", kubeconfig.display()),
         format!(
             "--service-account-private-key-file={}",
@@ -162,6 +175,22 @@ fn said(output: &Output) -> String {
     )
 }
 
+/// The process is killed when the thread that starts it ends, however that comes about.
+#[expect(
+    unsafe_code,
+    reason = "std has no word for what happens between fork and exec; prctl(2) is safe there"
+)]
+pub fn dies_with_its_thread(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: prctl with these arguments is safe between fork and exec, and touches no memory of ours.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        })
+    }
+}
+
 /// One running program and its log; it ends with the test.
 #[derive(Debug)]
 struct Process {
@@ -174,7 +203,7 @@ impl Process {
     fn start(name: &'static str, flags: &[String], dir: &Path) -> Self {
         let path = dir.join(format!("{name}.log"));
         let log = File::create(&path).expect("the test's own folder");
-        let child = Command::new(program(name))
+        let child = dies_with_its_thread(&mut Command::new(program(name)))
             .args(flags)
             // The log's times are read again, in UTC.
             .env("TZ", "UTC")

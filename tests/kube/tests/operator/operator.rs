@@ -1,0 +1,226 @@
+//! An operator as a process, with the rights that it is shipped with.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::json;
+
+use crate::control::dies_with_its_thread;
+use crate::door::{Cut, Door};
+use crate::world::{World, on_spawner};
+
+/// Where the operator's account lives.
+pub const HOME: &str = "quorate-system";
+
+/// A running operator. It is killed when it is dropped.
+pub struct Operator {
+    /// between it and the API server
+    pub door: Door,
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+/// What is different from one operator to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// the namespace that it looks after
+    pub namespace: String,
+    /// further flags
+    pub flags: Vec<String>,
+    /// when its door closes
+    pub cut: Option<Cut>,
+}
+
+impl Options {
+    /// One that looks after one namespace, alone.
+    pub fn of(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            flags: vec!["--leader-elect=false".to_owned()],
+            cut: None,
+        }
+    }
+}
+
+impl Operator {
+    /// Starts one.
+    pub fn start(world: &World, options: &Options) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let rights = rights(world);
+        let door = world.wait(async {
+            // Its tasks are the runtime's.
+            world
+                .handle()
+                .spawn({
+                    let cut = options.cut;
+                    async move { Door::open(&rights, cut).await }
+                })
+                .await
+                .expect("a door")
+        });
+        let kubeconfig = world.dir().join(format!("operator-{number}.kubeconfig"));
+        write_kubeconfig(&kubeconfig, &door.url);
+        let log = world
+            .dir()
+            .join(format!("operator-{}-{number}.log", options.namespace));
+        let child = spawn(&kubeconfig, &log, options);
+        Self {
+            door,
+            child: Some(child),
+            log,
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal.
+    #[expect(
+        unsafe_code,
+        reason = "kill(2) has no safe wrapper in std; the process is our child"
+    )]
+    pub fn signal(&self, signal: i32) {
+        if let Some(child) = &self.child {
+            // SAFETY: kill takes two integers and touches no memory of ours; the child was not waited for.
+            unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        }
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.as_mut()?.try_wait().ok().flatten()
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("--- log of the operator\n{tail}");
+        }
+    }
+}
+
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("QUORATE_OPERATOR_BIN") {
+        return path.into();
+    }
+    let here = std::env::current_exe().expect("a test knows its own program");
+    let folder = here
+        .ancestors()
+        .nth(2)
+        .expect("a test lies in <profile>/deps");
+    let path = folder.join("quorate-operator");
+    assert!(
+        path.exists(),
+        "{} is not there; build it with `cargo build -p quorate-operator`, or set QUORATE_OPERATOR_BIN",
+        path.display()
+    );
+    path
+}
+
+fn spawn(kubeconfig: &std::path::Path, log: &std::path::Path, options: &Options) -> Child {
+    let (kubeconfig, log, options) = (kubeconfig.to_owned(), log.to_owned(), options.clone());
+    on_spawner(move || {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the tests' own folder");
+        dies_with_its_thread(&mut Command::new(program()))
+            .arg(format!("--namespace={}", options.namespace))
+            .arg("--member-host-template={loopback}")
+            .arg("--metrics-bind-address=127.0.0.1:0")
+            .args(&options.flags)
+            .env("KUBECONFIG", kubeconfig)
+            .env("QUORATE_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log)
+            .spawn()
+            .expect("the operator can be started")
+    })
+}
+
+/// A kubeconfig with the operator's token and nothing else, made once.
+fn rights(world: &World) -> PathBuf {
+    static MADE: std::sync::Mutex<Option<PathBuf>> = std::sync::Mutex::new(None);
+    let mut made = MADE.lock().expect("nobody panics with it");
+    if let Some(path) = &*made {
+        return path.clone();
+    }
+    install_rights(world);
+    let token = world.kubectl(&[
+        "-n",
+        HOME,
+        "create",
+        "token",
+        "quorate-operator",
+        "--duration=6h",
+    ]);
+    let admin = fs::read_to_string(&world.control.kubeconfig).expect("written by us");
+    let field = |name: &str| {
+        admin
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name))
+            .map(|rest| rest.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {
+            "server": field("server:"), "certificate-authority-data": field("certificate-authority-data:"),
+        }}],
+        "users": [{"name": "operator", "user": {"token": token.trim()}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "operator"}}],
+    });
+    let path = world.dir().join("operator.kubeconfig");
+    fs::write(&path, config.to_string()).expect("the tests' own folder");
+    *made = Some(path.clone());
+    path
+}
+
+/// The account of the chart, and its rights from the table that the chart's are generated from.
+fn install_rights(world: &World) {
+    let ok = |object: serde_json::Value| {
+        world
+            .apply(&object)
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
+    ok(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}));
+    ok(json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "quorate-operator", "namespace": HOME}}));
+    ok(
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "quorate-operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "quorate-operator", "namespace": HOME}]}),
+    );
+}
+
+fn write_kubeconfig(path: &std::path::Path, url: &str) {
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "door",
+        "clusters": [{"name": "door", "cluster": {"server": url}}],
+        "users": [{"name": "operator", "user": {}}],
+        "contexts": [{"name": "door", "context": {"cluster": "door", "user": "operator"}}],
+    });
+    fs::write(path, config.to_string()).expect("the tests' own folder");
+}
