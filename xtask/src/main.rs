@@ -70,7 +70,7 @@ const HELP: &str = "\
 cargo xtask WORD
 
   tools [NAME..] build etcd and its tools, kube-apiserver, kube-controller-manager and kubectl into the user's
-                 cache, link them at target/tools; the names: etcd, benchmark, kube, kubeload
+                 cache, link them at target/tools; the names: etcd, benchmark, helm, kube, kubeload
   check          cargo fmt --check, clippy without warnings, tidy
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds

@@ -39,6 +39,14 @@ const KUBE_LINK_FLAGS: &str = "-s -w \
      -X k8s.io/client-go/pkg/version.gitMajor=1 \
      -X k8s.io/client-go/pkg/version.gitMinor=37";
 
+/// Helm says v3.22 without its variable, and templates may ask which Kubernetes it was made for.
+const HELM_LINK_FLAGS: &str = "-s -w \
+     -X helm.sh/helm/v3/internal/version.version=v3.22.0 \
+     -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 \
+     -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37 \
+     -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 \
+     -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37";
+
 /// Seconds to build, so that every run of tests may ask for them; the others are for those who need them.
 pub(crate) const QUICK: &[&str] = &["etcd", "benchmark", "history"];
 
@@ -151,6 +159,19 @@ const TOOLSETS: &[Toolset] = &[
                 version: Some(("--version", "Kubernetes v1.37.2")),
             },
         ],
+    },
+    // Installs our charts. In a module of its own, since the sums of the other name programs that take long.
+    Toolset {
+        name: "helm",
+        module: "tests/tools/helm",
+        sources: &[],
+        link_flags: HELM_LINK_FLAGS,
+        programs: &[Program {
+            name: "helm",
+            package: "helm.sh/helm/v3/cmd/helm",
+            kind: Kind::Main,
+            version: Some(("version --template {{.Version}}", "v3.22.0")),
+        }],
     },
     // Our own load, with Kubernetes' Go client, in the module that pins it.
     Toolset {

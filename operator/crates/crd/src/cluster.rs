@@ -294,6 +294,10 @@ pub struct Membership {
     #[serde(default)]
     pub allow_even_replicas: bool,
 
+    /// Accepts that writes stop while a member restarts in a cluster of one or two voters. Without it such a cluster is not restarted for another version, image, option or template, and status says so.
+    #[serde(default)]
+    pub accept_outage: bool,
+
     /// Seconds for which all voters must have been healthy before the next voluntary step.
     #[serde(default = "ten")]
     #[schemars(range(min = 0, max = 3600))]
@@ -325,6 +329,7 @@ impl Default for Membership {
     fn default() -> Self {
         Self {
             allow_even_replicas: false,
+            accept_outage: false,
             min_healthy_seconds: ten(),
             operation_timeout: ten_minutes(),
             replace_failed_after: ten_minutes(),

@@ -172,6 +172,18 @@ pub struct QuorateMemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 
+    /// Since when all its answers were good: reads with a quorum behind them, of the right cluster. Nothing when the last was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good_since: Option<Time>,
+
+    /// Since when it answers, and not well. Nothing when the last answer was good, or when there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad_since: Option<Time>,
+
+    /// Since when it does not answer. Nothing when the last question was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_since: Option<Time>,
+
     /// What it waits for. Nothing when it waits for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,

@@ -7,6 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::member::MemberTemplate;
 use crate::values::MemberIdText;
 use crate::{Condition, Time};
 
@@ -78,6 +79,11 @@ pub struct QuorateClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
 
+    /// Number of the next operation. It only rises.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub next_operation: i64,
+
     /// Why the next step is refused. Nothing when none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
@@ -124,6 +130,10 @@ pub struct Target {
     #[serde(default)]
     #[schemars(length(max = 64))]
     pub revision: String,
+
+    /// All that Pods of this revision are made from.
+    #[serde(default)]
+    pub template: MemberTemplate,
 }
 
 /// The quorum, in numbers.
@@ -238,15 +248,29 @@ pub struct Operation {
     #[serde(rename = "type", default)]
     pub kind: OperationKind,
 
-    /// The member that it is about.
+    /// The member that it is about: the first one, the one that leaves, is restarted, or survives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub member: Option<String>,
 
-    /// The step that is next, or was begun last.
+    /// Members that join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub joining: Vec<String>,
+
+    /// Why, in one word, where there is a choice: what is wrong with a member that is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    pub step: Option<String>,
+    pub reason: Option<String>,
+
+    /// The order of a person that it follows, as in the annotation quorate.dev/recover-from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub order: Option<String>,
+
+    /// The survivor of a recovery has answered as a cluster of one.
+    #[serde(default)]
+    pub recovered: bool,
 
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -262,20 +286,18 @@ pub struct Operation {
 pub enum OperationKind {
     /// the first member
     Bootstrap,
-    /// a learner, caught up, promoted
-    AddMember,
+    /// the kept volumes of a deleted cluster
+    Adopt,
+    /// a learner, caught up, promoted; two at once only where one voter becomes three
+    AddMembers,
     /// out of the membership, then its Pod
     RemoveMember,
     /// a failed one out, another one in
     ReplaceMember,
     /// a new Pod for a member
     RollMember,
-    /// all Pods away, one by one
-    Hibernate,
-    /// all Pods back
+    /// all Pods back after a hibernation
     Wake,
-    /// compact, defragment, disarm
-    FreeSpace,
     /// on from one member's data
     RecoverQuorum,
     /// another version of the operator has a word for it
@@ -352,6 +374,11 @@ pub struct Recovery {
     /// When the last one ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_at: Option<Time>,
+
+    /// The last order that was followed, as in the annotation quorate.dev/recover-from. It is not followed again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub order: Option<String>,
 
     /// The member whose data the cluster went on with, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
