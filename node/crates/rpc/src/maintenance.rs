@@ -168,14 +168,23 @@ pub async fn snapshot(
     // A stream of hours pins its pages and stops nobody: between two reads it holds no thread.
     tokio::spawn(async move {
         let began = std::time::Instant::now();
-        let result = send_database(source, version, &sender).await;
+        let mut stopping = door.member.stopping();
+        let result = tokio::select! {
+            result = send_database(source, version, &sender) => result,
+            _ = stopping.wait_for(Option::is_some) => Err(api::Error::Stopped.into()),
+        };
         door.member
             .shared
             .counters
             .stats
             .snapshots
             .observe(began.elapsed());
-        let _ = sender.send(Outgoing::End(result)).await;
+        // A client that does not read leaves no room for this; that the channel ends says the same.
+        tokio::select! {
+            biased;
+            _ = sender.send(Outgoing::End(result)) => {}
+            _ = stopping.wait_for(Option::is_some) => {}
+        }
     });
     Ok(grpc::stream_response(receiver))
 }

@@ -32,6 +32,10 @@ const SEND_BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// A header list larger than this is refused, as by grpc-go's server default.
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
+/// When a connection must end and every call on it is answered, what was answered gets this long to reach the
+/// client. A client that has stopped reading a stream would hold us for the whole grace.
+const FLUSH: Duration = Duration::from_millis(500);
+
 /// After a failed accept (out of descriptors) we wait this long and go on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -111,16 +115,24 @@ pub async fn serve(
         }
         let (builder, door, mut stop) = (builder.clone(), door.clone(), stop.clone());
         tasks.spawn(async move {
-            let service = hyper::service::service_fn(move |request| door.clone().call(request));
+            let calls = tokio_util::task::TaskTracker::new();
+            let service = hyper::service::service_fn(|request| {
+                calls.track_future(door.clone().call(request))
+            });
             let connection = builder.serve_connection(Coalesce::new(TokioIo::new(socket)), service);
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = connection.as_mut() => result,
                 () = stopped(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
-                    match tokio::time::timeout(grace, connection.as_mut()).await {
-                        Ok(result) => result,
-                        Err(_) => return,
+                    calls.close();
+                    let answered = async {
+                        let _ = tokio::time::timeout(grace, calls.wait()).await;
+                        tokio::time::sleep(FLUSH).await;
+                    };
+                    tokio::select! {
+                        result = connection.as_mut() => result,
+                        () = answered => return,
                     }
                 }
             };
