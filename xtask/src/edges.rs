@@ -75,7 +75,19 @@ pub(crate) const ROOMS: &[Room] = &[
     room("rpc", &["api", "apply", "membership", "mvcc", "server"]),
     room("local", &["api"]),
     room("bench", &["api", "local"]),
-    room("quorate", &["bench", "local", "rpc", "seams", "server"]),
+    room(
+        "util",
+        &[
+            "api",
+            "backend",
+            "membership",
+            "raftpb",
+            "seams",
+            "snap",
+            "wal",
+        ],
+    ),
+    room("quorate", &["bench", "local", "rpc", "seams", "server", "util"]),
     // the operator
     room("crd", &[]),
     pure("planner", &["quorum"]),

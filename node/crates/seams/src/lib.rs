@@ -17,7 +17,7 @@
 //! [`MemDisk::crash`] decides by a seed which part of it survives, sector by sector.
 //!
 //! What this room does not know: any file format, any path of ours, logging, async. All calls
-//! block. Unsafe code stands in `mmap.rs`, and one call in `memory.rs`.
+//! block. Unsafe code stands in `mmap.rs`, and one call each in `memory.rs` and `space.rs`.
 #![deny(unsafe_code)]
 
 mod clock;
@@ -31,11 +31,13 @@ mod memory;
 mod mmap;
 mod real;
 mod rng;
+mod space;
 
 pub use clock::{Clock, ManualClock, RealClock};
-pub use disk::{Disk, DiskFile, MapSlice, Mapping, OpenMode, read_all};
+pub use disk::{Disk, DiskFile, Look, MapSlice, Mapping, OpenMode, read_all};
 pub use memdisk::{Fault, FaultOperation, MemDisk, MemDiskStats};
 pub use memory::release_unused_memory;
 pub use mmap::install_fault_handler;
 pub use real::RealDisk;
 pub use rng::{RealRng, Rng, SeededRng};
+pub use space::free_bytes;
