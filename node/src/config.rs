@@ -2,7 +2,6 @@
 //! its log need, each its own part. All that can be wrong with the words is found here, before a
 //! port is bound or a directory made.
 
-use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -230,10 +229,6 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
             .max(Duration::from_secs(5)),
     };
 
-    if member.new_cluster {
-        check_bootstrap(&member)?;
-    }
-
     let rpc = rpc::Config {
         max_request_bytes: member.max_request_bytes,
         max_txn_ops: member.max_txn_ops,
@@ -381,19 +376,6 @@ fn feature_gates(text: &str, warn: &mut Vec<String>) -> Result<Gates> {
         }
     }
     Ok(gates)
-}
-
-/// What etcd's `VerifyBootstrap` asks of a new cluster's words: this member is in
-/// `--initial-cluster`, with the URLs that it advertises, and no URL stands twice.
-fn check_bootstrap(member: &Config) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for (name, url) in &member.initial_cluster {
-        ensure!(
-            seen.insert(url),
-            "--initial-cluster has the peer URL {url} twice (second time for {name}); each member needs its own"
-        );
-    }
-    Ok(())
 }
 
 fn initial_cluster(text: &str) -> Result<Vec<(String, String)>> {
@@ -573,7 +555,6 @@ mod tests {
         assert!(text("--listen-peer-urls http://node1:2380").contains("expected IP in URL"));
         assert!(text("--listen-peer-urls 127.0.0.1:2380").contains("URL scheme"));
         assert!(text("--initial-cluster a").contains("name=peerURL"));
-        assert!(text("--initial-cluster a=http://h:1,b=http://h:1").contains("twice"));
         assert!(text("--initial-cluster-state old").contains("expected new or existing"));
         assert!(text("--auto-compaction-mode x").contains("unknown auto-compaction-mode"));
         assert!(text("--feature-gates Nope=true").contains("unrecognized feature gate: Nope"));

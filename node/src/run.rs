@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use seams::{Clock, Disk, RealClock, RealDisk};
 use server::boot::{self, Start};
-use server::peers;
+use server::join;
 use server::start::{Running, Surroundings};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,7 +46,16 @@ pub fn run(door: Door) -> Result<()> {
             failed = turn_away(&peer_listeners) => Err(failed),
         }
     })?;
+    let restart = matches!(start, Start::Restart);
     let booted = boot::boot(&disk, &door.member, start)?;
+    if restart {
+        peers_runtime.block_on(async {
+            tokio::select! {
+                checked = join::check_restart(&door.member, &booted) => checked.map_err(Into::into),
+                failed = turn_away(&peer_listeners) => Err(failed),
+            }
+        })?;
+    }
     let serving = serving_runtimes();
     let surroundings = Surroundings {
         disk,
@@ -55,7 +64,6 @@ pub fn run(door: Door) -> Result<()> {
         peers_runtime: peers_runtime.handle().clone(),
     };
     let running = server::start::start(door.member.clone(), booted, &surroundings, peer_listeners)?;
-    log_cluster(&running);
 
     if door.member.initial_corrupt_check
         && let Err(error) = peers_runtime.block_on(server::corrupt::initial_check(&running.member))
@@ -105,7 +113,7 @@ async fn plan(disk: &dyn Disk, config: &server::config::Config) -> Result<Start>
     if boot::has_log(disk, config)? {
         return Ok(Start::Restart);
     }
-    peers::plan_first_start(config).await
+    Ok(join::plan_first_start(config).await?)
 }
 
 /// Closes every connection to the peer ports at once, and returns only with an error. Members of a new
@@ -144,7 +152,7 @@ fn bind(listeners: &[Listen]) -> Result<Vec<TcpListener>> {
         for address in &listen.addresses {
             let listener = rpc::bind(*address, listen.reuse_port).with_context(|| {
                 format!(
-                    "--{} {}: cannot listen on {address}; is another member running there? choose another port",
+                    "--{} {}: cannot listen on {address}; is another member running there (`ss -ltnp`)? choose another port, or an address of this host",
                     listen.flag, listen.url
                 )
             })?;
@@ -250,37 +258,6 @@ fn notify_systemd() {
     if let Err(error) = sent {
         tracing::warn!(%error, "systemd could not be told that the member is ready");
     }
-}
-
-/// Promise 10: the loaded cluster, named: members, IDs, URLs.
-fn log_cluster(running: &Running) {
-    let cluster = running.member.state().cluster.get();
-    let members: Vec<String> = cluster
-        .members()
-        .map(|member| {
-            format!(
-                "{} {} {} {}",
-                member.id,
-                if member.name.is_empty() {
-                    "(not started)"
-                } else {
-                    &member.name
-                },
-                if member.is_learner {
-                    "learner"
-                } else {
-                    "voter"
-                },
-                member.peer_urls.join(",")
-            )
-        })
-        .collect();
-    tracing::info!(
-        local_member_id = %running.member.id(),
-        cluster_id = format!("{:x}", running.member.cluster_id()),
-        members = members.join("; "),
-        "loaded cluster"
-    );
 }
 
 fn stop_threads(running: Running, peers_runtime: Runtime) {

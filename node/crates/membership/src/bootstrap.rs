@@ -48,6 +48,7 @@ pub fn adopt_ids(
             match same_urls(&existing.peer_urls, &member.peer_urls) {
                 Ok(true) => {
                     member.id = existing.id;
+                    member.is_learner = existing.is_learner;
                     found = true;
                     break;
                 }

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -47,6 +48,21 @@ pub trait Disk: Send + Sync + Debug {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Whether there is a file or directory of this name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// What is there of this name; `None` if nothing is, or if this disk does not tell.
+    fn look(&self, _path: &Path) -> io::Result<Option<Look>> {
+        Ok(None)
+    }
+}
+
+/// What a look at a name finds. For people: nothing may depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// A directory, not a file.
+    pub is_dir: bool,
+    /// Rights, as of chmod.
+    pub mode: u32,
+    /// When it was last changed, since 1970.
+    pub modified: Duration,
 }
 
 /// An open file. Offsets are from its start; there is no cursor, so handles are shared freely.

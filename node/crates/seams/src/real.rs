@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use crate::disk::{Disk, DiskFile, MapSlice, Mapping, OpenMode, outside_mapping};
+use crate::disk::{Disk, DiskFile, Look, MapSlice, Mapping, OpenMode, outside_mapping};
 use crate::mmap::{self, MappedRegion};
 
 /// etcd's modes: nobody but the owner.
@@ -72,6 +73,20 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Option<Look>> {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let modified = metadata.modified()?.duration_since(UNIX_EPOCH);
+        Ok(Some(Look {
+            is_dir: metadata.is_dir(),
+            mode: metadata.permissions().mode(),
+            modified: modified.unwrap_or_default(),
+        }))
     }
 }
 

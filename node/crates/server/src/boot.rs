@@ -27,6 +27,7 @@ use snap::Snapshotter;
 use wal::{Metadata, SnapshotRecord, Wal};
 
 use crate::config::{ANNOUNCED_VERSION, Config};
+use crate::dirs::{self, Made};
 
 /// How a member comes to be.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub enum Start {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// a file operation
-    #[error("{what} {path}: {source}")]
+    #[error("cannot {what} {path}: {source}{}", dirs::remedy(source))]
     Io {
         /// what was tried
         what: &'static str,
@@ -90,13 +91,15 @@ pub enum Error {
     },
     /// the directory of a member that was removed
     #[error(
-        "member {id} was removed from cluster {cluster:x}, and its ID can never come back: the database {db} knows of it. To let a member run here again, delete the data directory, add it as a new member (`etcdctl member add`), and start it with --initial-cluster-state=existing"
+        "member {id} was removed from cluster {cluster:x}{when}, and its ID can never come back: the database {db} knows of it. To let a member run here again, delete the data directory, add it as a new member (`etcdctl member add`), and start it with --initial-cluster-state=existing"
     )]
     Removed {
         /// whose directory it is
         id: MemberId,
         /// from where it was removed
         cluster: u64,
+        /// when, as far as the disk tells
+        when: String,
         /// what says so
         db: PathBuf,
     },
@@ -146,22 +149,54 @@ pub struct Booted {
     pub applier: Applier,
     /// the database's commits
     pub committer: Committer,
-    /// whether this is the first start on this directory
-    pub fresh: bool,
+    /// from where its members are known
+    pub source: Source,
+}
+
+/// From where a member that starts knows who belongs to its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `--initial-cluster`, at the first start of a new cluster.
+    Flags,
+    /// The members of the running cluster, at the first start of one that joins it.
+    Peers,
+    /// Its own database, at every later start.
+    Database,
+}
+
+impl Source {
+    /// For the log.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Flags => "--initial-cluster",
+            Self::Peers => "the members of the running cluster",
+            Self::Database => "the database",
+        }
+    }
 }
 
 /// Whether the directory holds a member's log.
 pub fn has_log(disk: &dyn Disk, config: &Config) -> Result<bool, Error> {
+    dirs::check(disk, config)?;
     Ok(wal::exists(disk, &config.wal_dir())?)
 }
 
 /// Opens or makes the directory of a member.
 pub fn boot(disk: &Arc<dyn Disk>, config: &Config, start: Start) -> Result<Booted, Error> {
-    match start {
+    let booted = match start {
         Start::Restart => restart(disk, config),
         Start::New(membership) => first_start(disk, config, membership, true),
         Start::Join(membership) => first_start(disk, config, membership, false),
-    }
+    };
+    booted.map_err(|error| match error {
+        // The same words, and what to do.
+        Error::Wal(wal::Error::Io {
+            operation: what,
+            path,
+            source,
+        }) => Error::Io { what, path, source },
+        error => error,
+    })
 }
 
 fn first_start(
@@ -179,7 +214,7 @@ fn first_start(
     }
     let id = membership.local_id();
     let cluster_id = membership.cluster_id();
-    make_directories(disk, config)?;
+    let made = Made::make(disk.as_ref(), config)?;
     let snapshotter = Snapshotter::new(disk.clone(), &config.snap_dir());
     let mut wal = Wal::create(
         disk.clone(),
@@ -198,6 +233,7 @@ fn first_start(
     let (backend, writer, committer) = open_backend(disk, config)?;
     let cluster = Arc::new(Cluster::new(membership));
     let applier = Applier::open(backend, writer, cluster, apply_config(config)?)?;
+    made.keep();
     Ok(Booted {
         id,
         cluster_id,
@@ -206,7 +242,11 @@ fn first_start(
         recovered,
         applier,
         committer,
-        fresh: true,
+        source: if bootstrap {
+            Source::Flags
+        } else {
+            Source::Peers
+        },
     })
 }
 
@@ -269,7 +309,7 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
             recovered,
             applier,
             committer,
-            fresh: true,
+            source: Source::Flags,
         });
     }
     let membership = Membership::load(&backend.view(), cluster_id, id, config.max_learners)?;
@@ -277,6 +317,7 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
         return Err(Error::Removed {
             id,
             cluster: cluster_id,
+            when: removed_when(disk, config, id, &on_disk.entries),
             db: config.database_path(),
         });
     }
@@ -319,7 +360,7 @@ fn restart(disk: &Arc<dyn Disk>, config: &Config) -> Result<Booted, Error> {
         recovered,
         applier,
         committer,
-        fresh: false,
+        source: Source::Database,
     })
 }
 
@@ -441,33 +482,50 @@ pub fn install_database(
 ) -> Result<(), Error> {
     let db = config.database_path();
     disk.rename(received, &db)
-        .map_err(io("cannot rename", received))?;
+        .map_err(Error::io("rename", received))?;
     disk.sync_dir(&config.snap_dir())
-        .map_err(io("cannot sync", &config.snap_dir()))?;
+        .map_err(Error::io("sync", &config.snap_dir()))?;
     Ok(())
 }
 
-fn make_directories(disk: &Arc<dyn Disk>, config: &Config) -> Result<(), Error> {
-    for dir in [
-        config.data_dir.clone(),
-        config.member_dir(),
-        config.snap_dir(),
-    ] {
-        disk.create_dir_all(&dir)
-            .map_err(io("cannot create directory", &dir))?;
+/// A removed member ends a moment after its removal, so the database's last change tells the time.
+fn removed_when(
+    disk: &Arc<dyn Disk>,
+    config: &Config,
+    id: MemberId,
+    entries: &[raftpb::Entry],
+) -> String {
+    let removes = |entry: &&raftpb::Entry| {
+        let kind = i32::from(raftpb::ConfChangeType::ConfChangeRemoveNode);
+        entry.entry_type == i32::from(raftpb::EntryType::EntryConfChange)
+            && raftpb::conf::decode_conf_change(entry)
+                .is_ok_and(|change| change.node_id == id.0 && change.change_type == kind)
+    };
+    let mut when = String::new();
+    if let Some(entry) = entries.iter().rev().find(removes) {
+        when = format!(
+            " by the conf change at index {} of term {}",
+            entry.index, entry.term
+        );
     }
-    Ok(())
+    if let Ok(Some(look)) = disk.look(&config.database_path()) {
+        let time = crate::whereabouts::rfc3339_seconds(look.modified.as_secs());
+        when.push_str(&format!(" (its data were last written at {time})"));
+    }
+    when
 }
 
 fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool, Error> {
-    disk.exists(path).map_err(io("cannot look at", path))
+    disk.exists(path).map_err(Error::io("look at", path))
 }
 
-fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
-    move |source| Error::Io {
-        what,
-        path: path.to_owned(),
-        source,
+impl Error {
+    pub(crate) fn io(
+        what: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        let path = path.to_owned();
+        move |source| Error::Io { what, path, source }
     }
 }
 
@@ -556,7 +614,9 @@ mod tests {
     fn a_first_start_that_was_cut_off_before_the_log_was_filled_is_done_again() {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         let membership = seed(&config());
-        make_directories(&disk, &config()).expect("directories");
+        Made::make(disk.as_ref(), &config())
+            .expect("directories")
+            .keep();
         let ids = Metadata {
             node_id: membership.local_id().0,
             cluster_id: membership.cluster_id(),

@@ -1,24 +1,23 @@
-//! The other members: what this one asks of them, what it answers, and how it finds them before
-//! its first start. The bytes are `rafthttp`'s; what they mean is decided here.
+//! The other members: what this one asks of them and what it answers. The bytes are `rafthttp`'s;
+//! what they mean is decided here.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::Result;
 use api::etcdserverpb as pb;
 use bytes::Bytes;
-use membership::{Member as MemberInfo, Membership, json};
+use membership::{Member as MemberInfo, json};
 use rafthttp::{
-    Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, Limits, PeerApi, Raft,
-    Refusal, SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
+    Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, PeerApi, Raft, Refusal,
+    SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
 };
 use raftpb::{MemberId, Message};
 use seams::{RealRng, Rng as _};
 use snap::{DatabaseReceiver, Snapshotter};
 
-use crate::boot::Start;
 use crate::config::Config;
 use crate::lane::Lane;
 use crate::member::Member;
@@ -87,7 +86,8 @@ pub fn start(
     Ok((peers, outbound))
 }
 
-fn timeouts(config: &Config) -> Timeouts {
+/// The transport's times.
+pub(crate) fn timeouts(config: &Config) -> Timeouts {
     Timeouts {
         read: config.raft_timeout,
         write: config.raft_timeout,
@@ -746,164 +746,4 @@ fn lease_refusal(error: &api::Error) -> Refusal {
         api::Error::NotPrimary => Refusal::text(Code::BAD_REQUEST, "not a primary lessor"),
         other => Refusal::text(Code::BAD_REQUEST, other.to_string()),
     }
-}
-
-/// What a member that has no log yet is to become; everything that can be refused is, here, and
-/// nothing is written (promises 1 and 12).
-pub async fn plan_first_start(config: &Config) -> Result<Start> {
-    let by_name = config.peer_urls_by_name();
-    let Some(ours) = by_name.get(&config.name) else {
-        bail!(
-            "couldn't find local name \"{}\" in the initial cluster configuration ({}): add {}=<its peer URL> to --initial-cluster, or correct --name",
-            config.name,
-            membership::format_initial_cluster(&by_name),
-            config.name
-        );
-    };
-    let mut advertised = config.advertise_peer_urls.clone();
-    advertised.sort();
-    ensure!(
-        same_urls(ours, &advertised)?,
-        "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}: make both the same",
-        config.name,
-        ours.join(","),
-        advertised.join(",")
-    );
-    let mut membership =
-        Membership::seed(&by_name, &config.initial_cluster_token, config.max_learners)?;
-    let name = config.name.clone();
-    let asks = Asks::new(&timeouts(config), &Limits::default());
-    let others: Vec<(String, Vec<String>)> = by_name
-        .iter()
-        .filter(|(other, _)| **other != name)
-        .map(|(n, u)| (n.clone(), u.clone()))
-        .collect();
-    if config.new_cluster {
-        let id = local_id(&membership, &name)?;
-        refuse_if_bootstrapped(&asks, &others, id, &name).await?;
-        let cluster_id = membership.cluster_id();
-        membership.set_ids(id, cluster_id);
-        return Ok(Start::New(membership));
-    }
-    let running = ask_running(&asks, &others).await?;
-    let mut same = |a: &[String], b: &[String]| same_urls(a, b).map_err(|error| error.to_string());
-    membership::adopt_ids(&mut membership, &running, &mut same).with_context(|| {
-        "error validating peerURLs: --initial-cluster does not describe the running cluster"
-            .to_owned()
-    })?;
-    let id = local_id(&membership, &name)?;
-    let listed = running.member(id);
-    ensure!(
-        listed.is_some_and(|member| !membership::is_started(member)),
-        "member {id} ({name}) has already been bootstrapped: its data directory was lost or is another one. It must not vote twice: remove it from the cluster, add it again, and start it with an empty directory"
-    );
-    running.check_learners(config.max_learners)?;
-    membership.set_ids(id, running.cluster_id());
-    Ok(Start::Join(membership))
-}
-
-fn local_id(membership: &Membership, name: &str) -> Result<MemberId> {
-    let member = membership
-        .member_by_name(name)
-        .context("looked for above")?;
-    Ok(member.id)
-}
-
-/// A member that runs may know this one as started already (etcd `isMemberBootstrapped`).
-async fn refuse_if_bootstrapped(
-    asks: &Asks,
-    others: &[(String, Vec<String>)],
-    id: MemberId,
-    name: &str,
-) -> Result<()> {
-    // Nobody may run yet, so this must not take long: all are asked at once.
-    let asks = asks.within(Duration::from_secs(1));
-    let mut answers = tokio::task::JoinSet::new();
-    for url in others.iter().flat_map(|(_, urls)| urls) {
-        let (asks, url) = (asks.clone(), url.clone());
-        answers.spawn(async move {
-            let (body, _) = asks.members(&url).await.ok()?;
-            Some((url, json::decode_member_list(&body).ok()?))
-        });
-    }
-    while let Some(answer) = answers.join_next().await {
-        let Ok(Some((url, members))) = answer else {
-            continue;
-        };
-        let started = members
-            .iter()
-            .any(|member| member.id == id && !member.client_urls.is_empty());
-        ensure!(
-            !started,
-            "member {id} ({name}) has already been bootstrapped: {url} lists it as started, but this data directory is empty. Restore its directory, or remove it from the cluster, add it again and start it with --initial-cluster-state=existing"
-        );
-    }
-    Ok(())
-}
-
-/// The membership of the running cluster, from the first member that answers.
-async fn ask_running(asks: &Asks, others: &[(String, Vec<String>)]) -> Result<Membership> {
-    let mut failures = Vec::new();
-    for (name, urls) in others {
-        for url in urls {
-            match asks.members(url).await {
-                Ok((body, cluster)) => {
-                    let members = json::decode_member_list(&body).with_context(|| {
-                        format!("{url} ({name}) gave a list of members that cannot be read")
-                    })?;
-                    if members.is_empty() {
-                        failures.push(format!("{name}: {url} knows no members yet"));
-                        continue;
-                    }
-                    return Ok(Membership::of_remote(cluster.0, members));
-                }
-                Err(error) => failures.push(format!("{name}: {error}")),
-            }
-        }
-    }
-    ensure!(
-        !failures.is_empty(),
-        "cannot join: --initial-cluster names no other member; list the running members beside this one"
-    );
-    bail!(
-        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs. {}",
-        failures.join("; ")
-    );
-}
-
-/// Whether two lists of URLs mean the same addresses. Names are resolved where texts differ.
-fn same_urls(a: &[String], b: &[String]) -> Result<bool> {
-    if a.len() != b.len() {
-        return Ok(false);
-    }
-    let (mut a, mut b) = (a.to_vec(), b.to_vec());
-    a.sort();
-    b.sort();
-    if a == b {
-        return Ok(true);
-    }
-    let mut left = a
-        .iter()
-        .map(|url| resolve(url))
-        .collect::<Result<Vec<_>>>()?;
-    let mut right = b
-        .iter()
-        .map(|url| resolve(url))
-        .collect::<Result<Vec<_>>>()?;
-    left.sort();
-    right.sort();
-    Ok(left == right)
-}
-
-fn resolve(url: &str) -> Result<Vec<std::net::SocketAddr>> {
-    use std::net::ToSocketAddrs as _;
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let mut addresses: Vec<_> = rest
-        .to_socket_addrs()
-        .with_context(|| {
-            format!("failed to resolve {url}: check the name and the DNS of this host")
-        })?
-        .collect();
-    addresses.sort();
-    Ok(addresses)
 }

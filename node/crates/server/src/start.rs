@@ -10,11 +10,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use membership::Membership;
 use raftnode::RaftNode;
 use seams::{Clock, Disk, RealRng, Rng as _};
 
 use crate::applier::{ApplierInbox, ApplierLoop};
-use crate::boot::Booted;
+use crate::boot::{Booted, Source};
 use crate::committer::{self, CommitterThread};
 use crate::config::Config;
 use crate::errands::PoolErrands;
@@ -74,7 +75,7 @@ pub fn start(
         recovered,
         applier,
         committer,
-        fresh: _,
+        source,
     } = booted;
     let Surroundings {
         disk,
@@ -82,6 +83,7 @@ pub fn start(
         serving_lanes,
         peers_runtime,
     } = surroundings;
+    log_cluster(&applier.cluster().get(), source);
     let applied = recovered.applied;
     let last_snapshot = recovered.snapshot_index;
     let mut rng = RealRng::new();
@@ -245,6 +247,31 @@ pub fn start(
         wal_inbox,
         applier_inbox,
     })
+}
+
+/// Promise 10: the loaded cluster, named: members, IDs, URLs, and from where it is known.
+fn log_cluster(cluster: &Membership, source: Source) {
+    let members: Vec<String> = cluster
+        .members()
+        .map(|member| {
+            let name = match member.name.as_str() {
+                "" => "(not started)",
+                name => name,
+            };
+            let role = match member.is_learner {
+                true => "learner",
+                false => "voter",
+            };
+            format!("{} {name} {role} {}", member.id, member.peer_urls.join(","))
+        })
+        .collect();
+    tracing::info!(
+        local_member_id = %cluster.local_id(),
+        cluster_id = format!("{:x}", cluster.cluster_id()),
+        members = members.join("; "),
+        source = source.text(),
+        "loaded cluster"
+    );
 }
 
 impl Running {
