@@ -171,9 +171,12 @@ pub(crate) fn main(given: &Given) -> Result<()> {
     // Etcd may lose requests on a machine that is busy otherwise; that is no fault of ours, and worth seeing.
     let notes = show::errors(&settings.rows, &etcd);
     let text = if given.is_on("json") {
-        format!("{:#}\n", show::json(&settings, &lines, &notes, &failures))
+        format!(
+            "{:#}\n",
+            show::json(&settings, &lines, &ours, &notes, &failures)
+        )
     } else {
-        show::text(&settings, &lines, &notes)
+        show::text(&settings, &lines, &ours, &notes)
     };
     io::stdout().write_all(text.as_bytes())?;
     ensure!(failures.is_empty(), "{}", failures.join("; "));
@@ -345,7 +348,7 @@ impl Run<'_> {
                 bail!("{} in row {}: {end}", self.side.name(), row.name);
             }
         }
-        Ok(before.cost(Usage::of(cluster)?, &outcome))
+        Ok(before.cost(&Usage::of(cluster)?, &outcome))
     }
 
     fn say(self, what: &str, sample: &Sample) {

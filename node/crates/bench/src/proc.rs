@@ -1,5 +1,6 @@
 //! What the kernel says of a process, from /proc.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -47,6 +48,42 @@ pub(crate) fn written(pid: &str) -> Result<u64> {
     field(&text, "write_bytes:").with_context(|| format!("{file} has no write_bytes"))
 }
 
+/// What a thread has used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ThreadUse {
+    pub(crate) cpu: Duration,
+    /// How often it slept and was woken.
+    pub(crate) wakes: u64,
+}
+
+/// The threads that live, by name. Threads of one name are one, numbers at the end of it left out: `serve-0` and
+/// `serve-1` are `serve`. The first thread has the program's name and is called `main`.
+pub(crate) fn threads(pid: &str) -> Result<BTreeMap<String, ThreadUse>> {
+    let folder = format!("/proc/{pid}/task");
+    let mut threads = BTreeMap::<String, ThreadUse>::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let thread = entry?.file_name().to_string_lossy().into_owned();
+        // A thread may end meanwhile, and is of no interest then.
+        let read = |file: &str| fs::read_to_string(format!("{folder}/{thread}/{file}")).ok();
+        let (Some(name), Some(schedule), Some(status)) =
+            (read("comm"), read("schedstat"), read("status"))
+        else {
+            continue;
+        };
+        let name = match thread == pid {
+            true => "main",
+            false => name
+                .trim()
+                .trim_end_matches(|c: char| c.is_ascii_digit() || c == '-'),
+        };
+        let ran = schedule.split_whitespace().next();
+        let sum = threads.entry(name.to_owned()).or_default();
+        sum.cpu += Duration::from_nanos(ran.and_then(|ns| ns.parse().ok()).unwrap_or(0));
+        sum.wakes += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+    }
+    Ok(threads)
+}
+
 /// The number behind a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -70,5 +107,7 @@ mod tests {
         assert!(anonymous > 0 && resident >= anonymous);
         own_cpu().unwrap();
         written("self").unwrap();
+        let pid = std::process::id().to_string();
+        assert!(threads(&pid).unwrap().contains_key("main"));
     }
 }

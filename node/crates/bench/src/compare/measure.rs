@@ -1,17 +1,28 @@
 //! What a load cost the members, and what its clients saw.
 
-use anyhow::{Context as _, Result};
-use local::cluster::Cluster;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
+use local::cluster::Cluster;
+
 use crate::load::Outcome;
-use crate::proc;
+use crate::proc::{self, ThreadUse};
 
 /// Counters of all members at one moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Usage {
     cpu: Duration,
     written: u64,
+    threads: BTreeMap<String, ThreadUse>,
+}
+
+/// What the threads of one name cost per answer, in all members.
+#[derive(Debug, Clone)]
+pub(crate) struct Stage {
+    pub(crate) name: String,
+    pub(crate) cpu_us: f64,
+    pub(crate) wakes: f64,
 }
 
 /// One load on one cluster.
@@ -21,6 +32,8 @@ pub(crate) struct Sample {
     pub(crate) cpu_us: f64,
     /// Answers a second.
     pub(crate) per_second: f64,
+    /// The same by thread: a stage of a request's way is a thread.
+    pub(crate) stages: Vec<Stage>,
     /// Milliseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
@@ -57,21 +70,36 @@ impl Usage {
         let mut sum = Self {
             cpu: Duration::ZERO,
             written: 0,
+            threads: BTreeMap::new(),
         };
         for pid in pids(cluster) {
             let pid = pid?;
             sum.cpu += proc::cpu(&pid)?;
             sum.written += proc::written(&pid)?;
+            for (name, used) in proc::threads(&pid)? {
+                let all = sum.threads.entry(name).or_default();
+                all.cpu += used.cpu;
+                all.wakes += used.wakes;
+            }
         }
         Ok(sum)
     }
 
     /// What a load cost that began at `self` and whose last effects were over at `after`.
-    pub(crate) fn cost(self, after: Self, outcome: &Outcome) -> Sample {
+    pub(crate) fn cost(&self, after: &Self, outcome: &Outcome) -> Sample {
         let answers = outcome.answered().max(1) as f64;
         let latency = outcome.latency();
         let ms = |percentile| latency.value_at_percentile(percentile) as f64 / 1e6;
+        let stages = after.threads.iter().map(|(name, used)| {
+            let before = self.threads.get(name).copied().unwrap_or_default();
+            Stage {
+                name: name.clone(),
+                cpu_us: used.cpu.saturating_sub(before.cpu).as_secs_f64() * 1e6 / answers,
+                wakes: used.wakes.saturating_sub(before.wakes) as f64 / answers,
+            }
+        });
         Sample {
+            stages: stages.collect(),
             cpu_us: after.cpu.saturating_sub(self.cpu).as_secs_f64() * 1e6 / answers,
             per_second: outcome.per_second(),
             p50: ms(50.0),

@@ -12,6 +12,9 @@ use super::{Rounds, Settings};
 /// IDs and counters of unlike length and which keys a range meets make answers differ by a few bytes.
 const ANSWERS_ALIKE: f64 = 0.2;
 
+/// Threads that cost less per operation are left out.
+const STAGE_MIN_US: f64 = 0.05;
+
 /// What makes the comparison fail: missed targets, answers unlike etcd's, and errors of our members.
 pub(crate) fn failures(rows: &[&'static Row], lines: &[Line], ours: &Rounds) -> Vec<String> {
     let mut failures = errors(rows, ours);
@@ -51,7 +54,7 @@ pub(crate) fn errors(rows: &[&'static Row], rounds: &Rounds) -> Vec<String> {
 }
 
 /// For a terminal.
-pub(crate) fn text(settings: &Settings, lines: &[Line], notes: &[String]) -> String {
+pub(crate) fn text(settings: &Settings, lines: &[Line], ours: &Rounds, notes: &[String]) -> String {
     let mut text = String::new();
     for (name, value) in machine(&settings.dir) {
         text.push_str(&format!("{name}: {value}\n"));
@@ -94,6 +97,22 @@ pub(crate) fn text(settings: &Settings, lines: &[Line], notes: &[String]) -> Str
         );
         last = line.row;
     }
+    text += "\nours, by thread: µs of CPU and wake-ups per op, all members, the last round\n";
+    for (row, samples) in settings.rows.iter().zip(&ours.full) {
+        let stages = samples.last().map_or(&[][..], |sample| &sample.stages);
+        let stages = stages.iter().filter(|stage| stage.cpu_us >= STAGE_MIN_US);
+        let stages: Vec<String> = stages
+            .map(|stage| {
+                format!(
+                    "{} {} ({:.2})",
+                    stage.name,
+                    short(stage.cpu_us),
+                    stage.wakes
+                )
+            })
+            .collect();
+        text += &format!("{:<10} {}\n", row.name, stages.join("  "));
+    }
     for note in notes {
         text += &format!("note: etcd did not answer all of {note}\n");
     }
@@ -104,6 +123,7 @@ pub(crate) fn text(settings: &Settings, lines: &[Line], notes: &[String]) -> Str
 pub(crate) fn json(
     settings: &Settings,
     lines: &[Line],
+    ours: &Rounds,
     notes: &[String],
     failures: &[String],
 ) -> Value {
@@ -126,11 +146,21 @@ pub(crate) fn json(
             })
         })
         .collect();
+    let stages = settings.rows.iter().zip(&ours.full).map(|(row, samples)| {
+        let stages = samples.last().map_or(&[][..], |sample| &sample.stages);
+        let stages = stages.iter().map(|stage| {
+            let figures = json!({"cpu_us": stage.cpu_us, "wakes": stage.wakes});
+            (stage.name.clone(), figures)
+        });
+        (row.name.to_owned(), Value::Object(stages.collect()))
+    });
+    let stages: serde_json::Map<String, Value> = stages.collect();
     json!({
         "machine": machine,
         "rounds": settings.rounds,
         "quick": settings.quick,
         "lines": lines,
+        "ours_by_thread": stages,
         "errors_of_etcd": notes,
         "failures": failures,
     })

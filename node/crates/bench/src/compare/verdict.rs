@@ -192,6 +192,7 @@ mod tests {
 
     fn sample(cpu_us: f64, per_second: f64) -> Sample {
         Sample {
+            stages: Vec::new(),
             cpu_us,
             per_second,
             p50: 1.0,
