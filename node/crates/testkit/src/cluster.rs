@@ -81,6 +81,8 @@ pub struct Member {
     pub data_dir: PathBuf,
     /// all the flags of a start
     pub flags: Vec<String>,
+    /// variables of its environment beside the test's own
+    pub env: Vec<(String, std::ffi::OsString)>,
     log: PathBuf,
     child: Option<Child>,
     read_from: u64,
@@ -97,6 +99,7 @@ impl Member {
             peer_url,
             data_dir: dir.join(name),
             flags: Vec::new(),
+            env: Vec::new(),
             log: dir.join(format!("{name}.log")),
             child: None,
             read_from: 0,
@@ -124,6 +127,7 @@ impl Member {
         }
         let child = command
             .args(&self.flags)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)
@@ -296,6 +300,7 @@ impl Cluster {
                 peer_url: format!("http://127.0.0.1:{}", ports::free()),
                 data_dir: dir.path().join(format!("m{index}")),
                 flags: Vec::new(),
+                env: Vec::new(),
                 log: dir.path().join(format!("m{index}.log")),
                 child: None,
                 read_from: 0,
@@ -348,6 +353,7 @@ impl Cluster {
             peer_url: format!("http://127.0.0.1:{}", ports::free()),
             data_dir: self.dir.path().join(format!("m{index}")),
             flags: Vec::new(),
+            env: Vec::new(),
             log: self.dir.path().join(format!("m{index}.log")),
             child: None,
             read_from: 0,

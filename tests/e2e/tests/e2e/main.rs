@@ -2,9 +2,11 @@
 
 mod api;
 mod bad;
+mod clock;
 mod cluster;
 mod cost;
 mod etcdctl;
 mod load;
 mod membership;
+mod recover;
 mod swap;
