@@ -16,7 +16,12 @@ pub const ANNOUNCED_CLUSTER_VERSION: &str = "3.7.0";
 pub const MIN_CLUSTER_VERSION: &str = "3.0.0";
 
 /// Our own version, beside the announced one.
-pub const QUORATE_VERSION: &str = env!("CARGO_PKG_VERSION");
+///
+/// A build may raise it, to try an upgrade with a second build of the same source.
+pub const QUORATE_VERSION: &str = match option_env!("QUORATE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// Quota used where `--quota-backend-bytes=0`, 2 GiB as in etcd.
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;

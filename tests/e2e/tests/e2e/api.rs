@@ -118,8 +118,23 @@ fn run_calls(etcd: &str, ours: &str, calls: &[Call]) -> Vec<String> {
                 ));
                 return;
             }
+            let good = |answer: &Answer| {
+                let trailers = answer.trailers.iter().flatten();
+                trailers.into_iter().any(|line| line == "grpc-status: 0")
+            };
+            if ours.empty_message || good(&etcd) && !etcd.empty_message {
+                complaints.push(format!(
+                    "{}: a good status has an empty grpc-message at etcd, never at ours",
+                    call.name
+                ));
+            }
+            etcd.empty_message = false;
+            let as_sent = ours.messages.clone();
             call.mask(&mut etcd);
             call.mask(&mut ours);
+            if call.path == calls::ALARM && ours.messages != as_sent {
+                complaints.push(format!("{}: our alarms are not in order", call.name));
+            }
             if (etcd == ours) == call.differs.is_some() {
                 let what = if call.differs.is_some() {
                     "should differ and does not"
@@ -265,9 +280,12 @@ fn compare_metrics(etcd: &str, ours: &str) -> Vec<String> {
             .collect()
     };
     let (etcd, ours) = (types(etcd), types(ours));
+    let of_go = |name: &String| name.starts_with("go_") || name.starts_with("promhttp_");
+    assert!(etcd.keys().any(of_go), "etcd speaks of Go");
+    assert!(!ours.keys().any(of_go), "there is no Go in ours");
     let missing: BTreeSet<String> = etcd
         .iter()
-        .filter(|(name, _)| !name.starts_with("go_") && !name.starts_with("promhttp_"))
+        .filter(|(name, _)| !of_go(name))
         .filter(|(name, kind)| ours.get(*name) != Some(*kind))
         .map(|(name, kind)| format!("{name} ({kind}; ours: {:?})", ours.get(name)))
         .collect();

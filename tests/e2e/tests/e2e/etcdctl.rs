@@ -354,3 +354,26 @@ fn collect(mut pipe: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Vec<
     });
     receiver
 }
+
+/// etcd's first line is etcd's, so that scripts find the version they look for; the rest is each program's own.
+#[test]
+fn the_version_begins_as_etcds_and_names_ours() {
+    let Some(etcd) = testkit::tool("etcd") else {
+        return testkit::left_out("version", "etcd was not built; `make tools` builds it");
+    };
+    let lines = |program: &std::path::Path| -> Vec<String> {
+        let output = std::process::Command::new(program)
+            .arg("--version")
+            .output()
+            .expect("it starts");
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().map(str::to_owned).collect()
+    };
+    let (etcd, ours) = (lines(&etcd), lines(&testkit::quorate()));
+    assert_eq!(etcd[0], ours[0]);
+    assert_eq!(ours.len(), 3, "{ours:?}");
+    assert!(ours[1].starts_with("Quorate Version: "), "{ours:?}");
+    assert!(ours[2].starts_with("Git SHA: "), "{ours:?}");
+    assert!(!etcd.iter().any(|line| line.contains("Quorate")));
+}

@@ -18,7 +18,7 @@ use super::wire::{Answer, Step, Wire, framed, framed_bytes};
 /// One call, the same for both.
 pub struct Call {
     pub name: String,
-    path: String,
+    pub path: String,
     headers: Vec<(&'static str, Vec<u8>)>,
     steps: Vec<Step>,
     /// A difference that is meant; ours shows this text.
@@ -130,7 +130,7 @@ const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 const LEASES: &str = "/etcdserverpb.Lease/LeaseLeases";
-const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
+pub const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const UPDATE: &str = "/etcdserverpb.Cluster/MemberUpdate";
 /// The member's ID: its peer URL and the cluster's token are given.

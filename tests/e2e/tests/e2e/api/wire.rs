@@ -64,6 +64,8 @@ pub struct Answer {
     pub messages: Vec<(u8, Bytes)>,
     /// `None`: the stream was still open when the script was through
     pub trailers: Option<Vec<String>>,
+    /// the trailers hold an empty `grpc-message`
+    pub empty_message: bool,
 }
 
 /// A connection with prior knowledge of HTTP/2.
@@ -159,7 +161,13 @@ impl Wire {
                             buffer.extend_from_slice(&data);
                             take_messages(&mut buffer, &mut answer.messages);
                         }
-                        Err(frame) => answer.trailers = frame.trailers_ref().map(compared),
+                        Err(frame) => {
+                            let trailers = frame.trailers_ref();
+                            answer.empty_message = trailers
+                                .and_then(|trailers| trailers.get("grpc-message"))
+                                .is_some_and(|message| message.is_empty());
+                            answer.trailers = trailers.map(compared);
+                        }
                     },
                     Some(Err(error)) => {
                         answer.trailers = Some(vec![format!("failed: {error:?}")]);
