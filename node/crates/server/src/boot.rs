@@ -44,14 +44,14 @@ pub enum Start {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// a file operation
-    #[error("cannot {what} {path}: {source}{}", dirs::remedy(source))]
+    #[error("cannot {what} {path}: {error}{}", dirs::remedy(error))]
     Io {
         /// what was tried
         what: &'static str,
         /// on what
         path: PathBuf,
-        /// how it failed
-        source: std::io::Error,
+        /// how it failed; not named as its source, which would be printed behind the remedy again
+        error: std::io::Error,
     },
     /// a database without a log
     #[error(
@@ -194,7 +194,11 @@ pub fn boot(disk: &Arc<dyn Disk>, config: &Config, start: Start) -> Result<Boote
             operation: what,
             path,
             source,
-        }) => Error::Io { what, path, source },
+        }) => Error::Io {
+            what,
+            path,
+            error: source,
+        },
         error => error,
     })
 }
@@ -525,7 +529,7 @@ impl Error {
         path: &Path,
     ) -> impl FnOnce(std::io::Error) -> Error + use<> {
         let path = path.to_owned();
-        move |source| Error::Io { what, path, source }
+        move |error| Error::Io { what, path, error }
     }
 }
 

@@ -360,8 +360,8 @@ pub async fn plan_first_start(config: &Config) -> Result<Start, Error> {
         );
         refuse_taken_url(&own)?;
         let membership = decide_join(config, membership, &heard)?;
-        check_versions(&asks, &others, patience).await?;
         warn_of_clocks(&asks, &heard).await;
+        check_versions(&asks, &others, patience).await?;
         Ok(Start::Join(membership))
     }
 }

@@ -134,21 +134,65 @@ fn assert_same_hash(cluster: &Cluster) {
 
 #[test]
 fn promise_10_the_log_names_the_loaded_cluster() {
-    let Some(cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
+    // The learner is added before everybody has been connected for five seconds.
+    let spec = Spec::of(Kind::Quorate, 3).flag("--strict-reconfig-check=false");
+    let Some(cluster) = Cluster::start(&spec) else {
         return left_out("loaded_cluster", MISSING);
     };
-    let list = cluster.etcdctl().json(&["member", "list"]);
+    loaded_cluster_is_named(&cluster, |_| "--initial-cluster");
+
+    // A joiner knows the cluster from its members, itself as the learner that it is; whoever is
+    // started again knows it from its disk.
+    let mut cluster = cluster;
+    let joiner = cluster.add_place(Kind::Quorate, &[]);
+    let urls = format!("--peer-urls={}", joiner.peer_url);
+    let name = joiner.name.clone();
+    cluster.members[0]
+        .etcdctl()
+        .ok(&["member", "add", &name, "--learner", &urls]);
+    cluster.members[3].start();
+    for index in [1, 2] {
+        cluster.members[index].terminate();
+        cluster.members[index].start();
+    }
+    loaded_cluster_is_named(&cluster, |index| match index {
+        0 => "--initial-cluster",
+        3 => "the members of the running cluster",
+        _ => "the database",
+    });
+    let learner = format!("{name} learner {}", cluster.members[3].peer_url);
+    for index in [1, 2] {
+        let log = cluster.members[index].log_text();
+        assert!(log.contains(&learner), "{learner:?} is not in:\n{log}");
+    }
+    // Its name came only with its first start.
+    let learner = format!(" learner {}", cluster.members[3].peer_url);
+    let log = cluster.members[3].log_text();
+    assert!(log.contains(&learner), "{learner:?} is not in:\n{log}");
+}
+
+/// Each member says once who belongs to the cluster, and from where it knows.
+fn loaded_cluster_is_named(cluster: &Cluster, source: impl Fn(usize) -> &'static str) {
+    let list = cluster.members[0].etcdctl().json(&["member", "list"]);
     let ids: Vec<String> = list["members"]
         .as_array()
         .into_iter()
         .flatten()
         .filter_map(|member| Some(format!("{:x}", member["ID"].as_u64()?)))
         .collect();
-    assert_eq!(ids.len(), 3, "{list}");
-    for member in &cluster.members {
+    assert_eq!(ids.len(), cluster.members.len(), "{list}");
+    for (index, member) in cluster.members.iter().enumerate() {
         let log = member.log_text();
-        let line = log.lines().find(|line| line.contains("loaded cluster"));
+        let mut lines = log.lines().filter(|line| line.contains("loaded cluster"));
+        let line = lines.next();
         let line = line.unwrap_or_else(|| panic!("{} does not say it:\n{log}", member.name));
+        assert_eq!(lines.next(), None, "said twice");
+        let source = format!("\"source\":\"{}\"", source(index));
+        assert!(line.contains(&source), "{source} is not in: {line}");
+        // Who was there at the start of the others.
+        if index == 0 && ids.len() > 3 {
+            continue;
+        }
         for id in &ids {
             assert!(line.contains(id), "{id} is not in: {line}");
         }

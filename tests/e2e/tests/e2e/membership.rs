@@ -25,7 +25,7 @@ const NOT_ENOUGH_STARTED: &str =
 
 /// Waits until every running member is connected to every other one, and for the interval after
 /// which that counts.
-fn wait_connected(cluster: &Cluster) {
+pub fn wait_connected(cluster: &Cluster) {
     let running: Vec<&Member> = cluster.members.iter().filter(|m| m.is_running()).collect();
     for member in &running {
         eventually("connections", Duration::from_secs(30), || {
@@ -86,7 +86,7 @@ fn ids(etcdctl: &Etcdctl) -> Vec<(String, String)> {
         .collect()
 }
 
-fn id_of(etcdctl: &Etcdctl, peer_url: &str) -> String {
+pub fn id_of(etcdctl: &Etcdctl, peer_url: &str) -> String {
     let ids = ids(etcdctl);
     let found = ids.iter().find(|(_, url)| url == peer_url);
     found
