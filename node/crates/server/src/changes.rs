@@ -303,9 +303,31 @@ impl Member {
                 replication = ?known(&status, id).map(|member| member.replication),
                 "rejecting promote learner: learner is not ready"
             );
-            return Err(api::Error::LearnerNotReady);
+            let matched = |id| known(&status, id).map_or(0, |member| member.matched);
+            return Err(self.why_not_ready(id, matched(id), matched(self.id())));
         }
         Ok(())
+    }
+
+    /// etcd's error for a learner that is on its way, or has not begun. One that cannot come nearer
+    /// is named with what keeps it: who asks again and again would not learn it from etcd's words.
+    fn why_not_ready(&self, id: MemberId, matched: u64, ours: u64) -> api::Error {
+        let cluster = self.state().cluster.get();
+        let started = cluster.member(id).is_some_and(membership::is_started);
+        if self.court.rule() != Rule::Strict || !(started || matched > 0) {
+            return api::Error::LearnerNotReady;
+        }
+        let obstacle = self.shared.whereabouts.obstacle(id);
+        let Some(why) = obstacle.or_else(|| self.peers.why_not_connected(id)) else {
+            return api::Error::LearnerNotReady;
+        };
+        tracing::warn!(member = %id, matched, ours, why, "a learner cannot catch up");
+        api::Error::refused(format_args!(
+            "promote {id}: refused, the learner has entries up to {matched} of {ours} and cannot catch up: {why} (etcd: {})",
+            api::Error::LearnerNotReady
+                .text()
+                .trim_start_matches("etcdserver: ")
+        ))
     }
 
     /// The view of raft that comes after `seen`, which is at most a tick later.

@@ -152,6 +152,18 @@ impl Peers {
         self.handle.active_since(id)
     }
 
+    /// Why a member is not connected, if it is not.
+    pub fn why_not_connected(&self, id: MemberId) -> Option<String> {
+        let peers = self.handle.peers();
+        let peer = peers.iter().find(|peer| peer.id == id && !peer.remote)?;
+        if peer.active_since.is_some() {
+            return None;
+        }
+        let failure = peer.probe.failure.as_ref();
+        let failure = failure.map_or_else(String::new, |error| format!(": {error}"));
+        Some(format!("it is not connected{failure}"))
+    }
+
     /// How many members are connected.
     pub fn active_count(&self) -> usize {
         self.handle
@@ -632,6 +644,10 @@ impl PeerApi for Port {
                     let status = match error {
                         api::Error::MemberNotFound => Code::NOT_FOUND,
                         api::Error::MemberNotLearner | api::Error::LearnerNotReady => {
+                            Code::PRECONDITION_FAILED
+                        }
+                        // An etcd looks for etcd's words, and tells its caller those.
+                        api::Error::Refused(ref why) if why.contains("in sync with leader") => {
                             Code::PRECONDITION_FAILED
                         }
                         api::Error::Timeout => Code::REQUEST_TIMEOUT,

@@ -76,6 +76,34 @@ fn an_emptied_disk_does_not_vote_twice() {
     }
 }
 
+/// A copy was started while its member was down; then the member comes back. The others see two
+/// processes under one ID, and the one that came later stops.
+#[test]
+fn a_directory_that_was_copied_does_not_run_twice() {
+    let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
+        return left_out("copied_directory", MISSING);
+    };
+    let copy = cluster.add_place(Kind::Quorate, &[]).data_dir.clone();
+    cluster.members[2].kill();
+    crate::start::copy_directory(&cluster.members[2].data_dir, &copy);
+    cluster.members[3].start();
+    cluster.members[2].spawn();
+    let said = refusal(&mut cluster.members[2]);
+    for words in [
+        "another process runs as member",
+        "it was here first and is still connected",
+        "A member that runs twice could vote twice",
+    ] {
+        assert!(said.contains(words), "{words:?} is not in\n{said}");
+    }
+    let log = cluster.members[0].log_text() + &cluster.members[1].log_text();
+    assert!(log.contains("two processes run as this member"), "{log}");
+    // The one that was there goes on, and is not taken for a twin of the one that stopped.
+    cluster.members[3].terminate();
+    cluster.members[3].start();
+    cluster.members[3].etcdctl().ok(&["put", "still", "alive"]);
+}
+
 #[test]
 fn a_member_of_another_cluster_is_not_let_in() {
     let one = Cluster::start(&Spec::of(Kind::Quorate, 1));
