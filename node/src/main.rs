@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     match arguments.first().map(String::as_str) {
         Some("local") => command(local::main(&arguments[1..])),
         Some("bench") => command(bench::main(&arguments[1..])),
+        Some("explain") => command(explain::main(&arguments[1..])),
         Some("util") => command(util::main(&arguments[1..])),
         _ => member(&arguments),
     }

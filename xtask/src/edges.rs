@@ -87,7 +87,11 @@ pub(crate) const ROOMS: &[Room] = &[
             "wal",
         ],
     ),
-    room("quorate", &["bench", "local", "rpc", "seams", "server", "util"]),
+    room("explain", &["api", "local", "quorum", "seams", "util"]),
+    room(
+        "quorate",
+        &["bench", "explain", "local", "rpc", "seams", "server", "util"],
+    ),
     // the operator
     room("crd", &[]),
     pure("planner", &["quorum"]),
