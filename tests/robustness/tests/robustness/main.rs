@@ -6,6 +6,7 @@
 //! killed when; a failure prints the seed and keeps the history.
 
 mod clients;
+mod walks;
 mod watcher;
 
 use std::io::Write as _;
