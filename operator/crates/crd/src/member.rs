@@ -11,6 +11,10 @@ use crate::{Condition, Time};
 
 /// What one member should be. The operator writes it; to ask for a member's safe replacement, delete the object.
 #[derive(CustomResource, KubeSchema, Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "columns have types and priorities in common"
+)]
 #[kube(
     group = "quorate.dev",
     version = "v1alpha1",

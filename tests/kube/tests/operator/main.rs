@@ -22,6 +22,7 @@
 )]
 mod control;
 mod door;
+mod kinds;
 mod kubelet;
 mod operator;
 mod standin;
