@@ -20,6 +20,27 @@ pub(crate) struct TestProgram {
     pub(crate) file: PathBuf,
     /// Folder of the package: cargo starts tests there, and so do we.
     pub(crate) folder: PathBuf,
+    /// Which of its tests are meant.
+    pub(crate) part: Part,
+}
+
+/// Some of a program's tests, by how their names begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    Only(Vec<&'static str>),
+    AllBut(Vec<&'static str>),
+}
+
+impl Part {
+    pub(crate) const ALL: Part = Part::AllBut(Vec::new());
+
+    pub(crate) fn holds(&self, test: &str) -> bool {
+        let begins = |beginnings: &[&str]| beginnings.iter().any(|one| test.starts_with(one));
+        match self {
+            Part::Only(beginnings) => begins(beginnings),
+            Part::AllBut(beginnings) => !begins(beginnings),
+        }
+    }
 }
 
 /// What one build gave.
@@ -118,6 +139,7 @@ fn note(message: &Value, built: &mut Built) {
             target,
             file: file.into(),
             folder,
+            part: Part::ALL,
         });
     } else if kind == "bin" {
         built.binaries.insert(target, file.into());

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::build::{self, Built, TestProgram};
+use crate::build::{self, Built, Part, TestProgram};
 use crate::runner::{self, Outcome, Settings, Timed};
 use crate::{Result, check, place, steps, tools};
 
@@ -30,10 +30,13 @@ pub(crate) struct Lane {
 enum Packages {
     /// All packages of the workspace that no other lane names.
     Rest,
+    /// These, but the modules that other lanes name.
     These(&'static [&'static str]),
+    /// Modules of packages, by the beginnings of their tests' names.
+    Modules(&'static [(&'static str, &'static [&'static str])]),
 }
 
-/// Every package of the workspace is in exactly one lane; a lane that names a package that is not there fails.
+/// Every test of the workspace is in exactly one lane; a lane that names a package that is not there fails.
 const LANES: &[Lane] = &[
     // Unit, property, script, crash and simulation tests: pure work, so both cores may have their fill.
     Lane {
@@ -51,6 +54,28 @@ const LANES: &[Lane] = &[
         packages: Packages::These(&["e2e"]),
         needs: &["etcd"],
         at_once: 1,
+        threads: 2,
+    },
+    // Membership calls, and short walks through memberships under load: most of it waits until members count as
+    // connected.
+    Lane {
+        name: "membership",
+        budget_s: 120,
+        packages: Packages::Modules(&[
+            (
+                "e2e",
+                &[
+                    "membership::",
+                    "identity::",
+                    "start::",
+                    "explain::",
+                    "recover::",
+                ],
+            ),
+            ("robustness", &["walks::"]),
+        ]),
+        needs: &["etcd"],
+        at_once: 2,
         threads: 2,
     },
     // A minute of kills, judged by a checker that knows nothing of ours.
@@ -204,35 +229,67 @@ pub(crate) fn fast_programs(built: &Built) -> Result<Vec<TestProgram>> {
 }
 
 fn programs_of(lane: &Lane, built: &Built) -> Result<Vec<TestProgram>> {
-    let named: Vec<&str> = LANES
-        .iter()
-        .flat_map(|lane| match lane.packages {
-            Packages::These(names) => names,
-            Packages::Rest => &[],
-        })
-        .copied()
-        .collect();
-    let wanted = |package: &str| match lane.packages {
-        Packages::Rest => !named.contains(&package),
-        Packages::These(names) => names.contains(&package),
-    };
     let programs: Vec<TestProgram> = built
         .tests
         .iter()
-        .filter(|test| wanted(&test.package))
-        .cloned()
+        .filter_map(|test| {
+            let part = part_of(lane, &test.package)?;
+            Some(TestProgram {
+                part,
+                ..test.clone()
+            })
+        })
         .collect();
-    if let Packages::These(names) = lane.packages
-        && let Some(gone) = names
-            .iter()
-            .find(|name| programs.iter().all(|test| test.package != **name))
-    {
+    let is_there = |name: &&str| programs.iter().any(|test| test.package == **name);
+    if let Some(gone) = packages_of(lane).iter().find(|name| !is_there(name)) {
         return Err(format!(
             "lane {} names the package {gone:?}, which has no tests; correct xtask/src/lanes.rs",
             lane.name
         ));
     }
     Ok(programs)
+}
+
+/// The packages that a lane names.
+fn packages_of(lane: &Lane) -> Vec<&'static str> {
+    match lane.packages {
+        Packages::Rest => Vec::new(),
+        Packages::These(names) => names.to_vec(),
+        Packages::Modules(modules) => modules.iter().map(|(name, _)| *name).collect(),
+    }
+}
+
+/// Which of a package's tests the lane runs, if any.
+fn part_of(lane: &Lane, package: &str) -> Option<Part> {
+    match lane.packages {
+        Packages::Rest => {
+            let named = LANES
+                .iter()
+                .flat_map(packages_of)
+                .any(|name| name == package);
+            (!named).then_some(Part::ALL)
+        }
+        Packages::These(names) => names.contains(&package).then(|| {
+            Part::AllBut(
+                LANES
+                    .iter()
+                    .flat_map(|lane| modules_of(lane, package))
+                    .collect(),
+            )
+        }),
+        Packages::Modules(_) => {
+            let modules = modules_of(lane, package);
+            (!modules.is_empty()).then_some(Part::Only(modules))
+        }
+    }
+}
+
+fn modules_of(lane: &Lane, package: &str) -> Vec<&'static str> {
+    let Packages::Modules(modules) = lane.packages else {
+        return Vec::new();
+    };
+    let modules = modules.iter().filter(|(name, _)| *name == package);
+    modules.flat_map(|(_, modules)| *modules).copied().collect()
 }
 
 fn run_lane(lane: &Lane, programs: &[TestProgram], built: &Built, sum: &mut Sum) -> Result<()> {
@@ -407,4 +464,25 @@ impl Drop for LeftOut {
 pub(crate) fn turn_of_commit() -> u64 {
     let commit = steps::commit().unwrap_or_default();
     place::fingerprint([commit.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_is_in_one_lane() {
+        for (package, test) in [
+            ("wal", "tests::a"),
+            ("e2e", "load::b"),
+            ("e2e", "membership::table::c"),
+            ("robustness", "a_history"),
+            ("robustness", "walks::d"),
+            ("conformance", "alarm"),
+        ] {
+            let holds = |lane: &&Lane| part_of(lane, package).is_some_and(|part| part.holds(test));
+            let lanes: Vec<&str> = LANES.iter().filter(holds).map(|lane| lane.name).collect();
+            assert_eq!(lanes.len(), 1, "{package} {test}: {lanes:?}");
+        }
+    }
 }

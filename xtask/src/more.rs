@@ -8,7 +8,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::build::{self, Built, TestProgram};
+use crate::build::{self, Built, Part, TestProgram};
 use crate::runner::{self, Settings};
 use crate::{Result, lanes, steps, tools};
 
@@ -17,6 +17,8 @@ struct LongLane {
     name: &'static str,
     /// Empty: every package of the fast lane.
     packages: &'static [&'static str],
+    /// Only the tests whose names begin so; empty: all.
+    only: &'static [&'static str],
     /// Seeds of one round, handed on as `QUORATE_SEEDS`; the first one as `QUORATE_SEED_FIRST`.
     /// None: these tests draw nothing.
     seeds: u64,
@@ -34,6 +36,7 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "properties",
         packages: &[],
+        only: &[],
         seeds: 50,
         cases: 2_000,
         environment: &[],
@@ -44,6 +47,7 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "simulation",
         packages: &["sim"],
+        only: &[],
         seeds: 100,
         cases: 256,
         environment: &[],
@@ -54,16 +58,33 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "history",
         packages: &["robustness"],
+        only: &["a_history"],
         seeds: 1,
         cases: 0,
         environment: &[("QUORATE_HISTORY_S", "120")],
         at_once: 1,
         rounds: 5,
     },
-    // etcd's own suite, in all its shapes.
+    // Other walks than those of `make test`, and longer ones.
+    LongLane {
+        name: "walks",
+        packages: &["robustness"],
+        only: &["walks::"],
+        seeds: 4,
+        cases: 0,
+        environment: &[
+            ("QUORATE_WALKS", "4"),
+            ("QUORATE_WALK_STEPS", "30"),
+            ("QUORATE_WALK_S", "75"),
+        ],
+        at_once: 1,
+        rounds: 5,
+    },
+    // etcd's own suites, in all their shapes.
     LongLane {
         name: "common",
         packages: &["conformance"],
+        only: &[],
         seeds: 0,
         cases: 0,
         environment: &[("QUORATE_COMMON", "whole")],
@@ -74,6 +95,7 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "kube",
         packages: &["kubetest"],
+        only: &[],
         seeds: 0,
         cases: 0,
         environment: &[("QUORATE_KUBE", "whole")],
@@ -159,7 +181,13 @@ fn run_round(
             .tests
             .iter()
             .filter(|test| names.contains(&test.package.as_str()))
-            .cloned()
+            .map(|test| TestProgram {
+                part: match lane.only {
+                    [] => test.part.clone(),
+                    only => Part::Only(only.to_vec()),
+                },
+                ..test.clone()
+            })
             .collect(),
     };
     if programs.is_empty() {

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::build::TestProgram;
+use crate::build::{Part, TestProgram};
 use crate::{Result, steps};
 
 /// How a set of programs is run.
@@ -118,8 +118,18 @@ pub(crate) fn list(program: &TestProgram) -> Result<Vec<String>> {
     let ignored = names(true)?;
     Ok(names(false)?
         .into_iter()
-        .filter(|name| !ignored.contains(name))
+        .filter(|name| !ignored.contains(name) && program.part.holds(name))
         .collect())
+}
+
+/// What tells the harness that it shall run these tests and no others.
+fn exactly(program: &TestProgram, names: &[String]) -> Vec<String> {
+    if program.part == Part::ALL {
+        return Vec::new();
+    }
+    let mut words = vec!["--exact".to_owned()];
+    words.extend_from_slice(names);
+    words
 }
 
 fn run_one(program: &TestProgram, settings: &Settings<'_>) -> Result<Outcome> {
@@ -143,6 +153,7 @@ fn run_one(program: &TestProgram, settings: &Settings<'_>) -> Result<Outcome> {
                 .map(|(name, value)| (name, value)),
         )
         .arg(format!("--test-threads={}", settings.threads.max(1)))
+        .args(exactly(program, &names))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -430,6 +441,7 @@ mod tests {
             target: "lib".into(),
             file,
             folder: folder.into(),
+            part: Part::ALL,
         }
     }
 
