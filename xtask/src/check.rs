@@ -23,6 +23,15 @@ fn clippy() -> Command {
     ])
 }
 
+/// `cargo xtask crds`: what is made of the operator's types and tables is written anew: `crds/`, the charts' copies,
+/// the schema of their values, the rights. The tests that compare it write it, as `bless` has all tests do.
+pub(crate) fn crds() -> Result<()> {
+    let mut tests = steps::cargo(&["test", "--quiet", "-p", "crd", "-p", "manifests"]);
+    steps::step("crds", tests.env("QUORATE_BLESS", "1"))?;
+    let folders = ["diff", "--stat", "--", "crds", "charts", "operator"];
+    steps::step("what changed", Command::new("git").args(folders))
+}
+
 /// `cargo xtask bless [ROOM..]`: tests that compare with recorded output write it anew when `QUORATE_BLESS` is 1.
 /// `cargo xtask bless edges` only writes the drawn edges into ARCHITECTURE.md.
 pub(crate) fn bless(rooms: &[String]) -> Result<()> {

@@ -55,13 +55,14 @@ fn run(words: &[String]) -> Result<()> {
         "ci" => lanes::command(rest),
         "more" => more::command(rest),
         "tidy" => tidy::command(),
+        "crds" => check::crds(),
         "bless" => check::bless(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())
         }
         other => Err(format!(
-            "unknown word {other:?}, expected one of tools, check, ci, more, tidy, bless, help"
+            "unknown word {other:?}, expected one of tools, check, ci, more, tidy, crds, bless, help"
         )),
     }
 }
@@ -75,6 +76,7 @@ cargo xtask WORD
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds
   tidy           the drawn dependency edges, pure rooms, licences, sources, file sizes
+  crds           write crds/, the charts' copies, values schema and rights anew from the operator's types
   bless [ROOM..] re-record expected output of tests (all rooms or the named ones); read its diff as code;
                  `bless edges` only writes the drawn edges into ARCHITECTURE.md
   help           this text

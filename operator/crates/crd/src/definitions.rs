@@ -2,7 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{QuorateCluster, QuorateMember};
 
@@ -27,6 +27,63 @@ pub fn file_name(definition: &Value) -> String {
 pub fn yaml(definition: &Value) -> String {
     let text = serde_yaml::to_string(definition).expect("a JSON value has a YAML form");
     format!("# Made by `cargo xtask crds` from operator/crates/crd; do not edit.\n{text}")
+}
+
+/// The schema of the values of the chart `quorate`: the spec of a cluster, with what the chart adds.
+/// What the API server would prune or refuse, helm refuses first, and says where.
+pub fn chart_values_schema() -> Value {
+    let definition = definition(&QuorateCluster::crd());
+    let mut schema =
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            .clone();
+    close(&mut schema);
+    let text = |description: &str, most: u32| json!({"description": description, "type": "string", "maxLength": most});
+    let words = |description: &str| json!({"description": description, "type": "object", "additionalProperties": {"type": "string"}});
+    if let Some(properties) = schema["properties"].as_object_mut() {
+        let name = "Name of the cluster. Without it, the release's.";
+        properties.insert("name".to_owned(), text(name, 40));
+        // Empty stands for the chart's own.
+        properties["version"]["pattern"] = json!(format!(
+            "^$|{}",
+            properties["version"]["pattern"]
+                .as_str()
+                .unwrap_or_default()
+        ));
+        properties.insert("labels".to_owned(), words("Labels of the QuorateCluster."));
+        let about = "Annotations of the QuorateCluster.";
+        properties.insert("annotations".to_owned(), words(about));
+        let about = "Values that a chart shares with those that it holds; not used here.";
+        properties.insert(
+            "global".to_owned(),
+            json!({"description": about, "type": "object"}),
+        );
+    }
+    schema["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    schema["title"] = json!("Values of quorate");
+    schema["required"] = json!(["storage"]);
+    schema
+}
+
+/// Makes a schema of Kubernetes one for helm: no word that only Kubernetes knows, and no field beside the known.
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if !is_properties(fields) {
+                let either = fields.get("x-kubernetes-int-or-string").is_some();
+                fields.retain(|name, _| !name.starts_with("x-kubernetes-") && name != "format");
+                if either {
+                    fields.insert("type".to_owned(), json!(["integer", "number", "string"]));
+                    fields.remove("anyOf");
+                }
+                if fields.contains_key("properties") {
+                    fields.insert("additionalProperties".to_owned(), json!(false));
+                }
+            }
+            fields.values_mut().for_each(close);
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
 }
 
 fn definition(crd: &CustomResourceDefinition) -> Value {
@@ -127,6 +184,21 @@ mod tests {
                 "{home} is not what the types say; run `cargo xtask crds` and read the diff"
             );
         }
+    }
+
+    #[test]
+    fn the_schema_of_the_charts_values_is_what_the_types_say() {
+        let path = workspace().join("charts/quorate/values.schema.json");
+        let mut text = serde_json::to_string_pretty(&chart_values_schema()).expect("a JSON text");
+        text.push('\n');
+        if std::env::var("QUORATE_BLESS").is_ok_and(|value| value == "1") {
+            fs::write(&path, &text).expect("the workspace can be written");
+        }
+        assert!(
+            fs::read_to_string(&path).unwrap_or_default() == text,
+            "{} is not what the types say; run `cargo xtask crds` and read the diff",
+            path.display()
+        );
     }
 
     /// Calls `visit` with every schema and the path to it.

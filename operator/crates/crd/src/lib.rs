@@ -39,7 +39,7 @@ pub use cluster::{
     WithoutTolerance,
 };
 pub use conditions::{ConditionStatus, ConditionType, Reason, condition, is_true, set_condition};
-pub use definitions::{definitions, file_name, yaml};
+pub use definitions::{chart_values_schema, definitions, file_name, yaml};
 pub use member::{MemberTemplate, QuorateMember, QuorateMemberSpec, QuorateMemberStatus};
 pub use status::{
     Blocked, Health, MemberSummary, Operation, OperationKind, QuorateClusterStatus, QuorumNumbers,
