@@ -50,8 +50,7 @@ impl Serializer for Text {
     }
 
     fn emit_u64(&mut self, key: Key, value: u64) -> slog::Result {
-        let name: &str = key.as_ref();
-        if MEMBERS.contains(&name) {
+        if MEMBERS.contains(&key) {
             return Ok(write!(self.0, ", {key}: {value:x}")?);
         }
         Ok(write!(self.0, ", {key}: {value}")?)
