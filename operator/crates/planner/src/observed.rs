@@ -175,6 +175,9 @@ pub struct MemberObject {
     /// Its last known role, from its status; kept while the membership cannot be read. `None`
     /// for one that was never seen in the membership.
     pub last_role: Option<Role>,
+    /// The last version that it answered with, from its status. `None` for one that has never
+    /// answered.
+    pub last_version: Option<Version>,
     /// Its Pod.
     pub pod: Pod,
     /// Its volume claim.
@@ -378,7 +381,8 @@ pub struct Membership {
     pub digest: String,
     /// All members.
     pub members: Vec<LiveMember>,
-    /// The leader's commit index.
+    /// The leader's commit index, read before the other members were asked: so whoever has the
+    /// whole log is seen to have it, also under load.
     pub committed: u64,
     /// How many learners the leader takes (`--max-learners`).
     pub learners_max: u32,

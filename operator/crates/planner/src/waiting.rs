@@ -54,6 +54,13 @@ pub enum WaitingOn {
         /// Whose data could go on, best first.
         survivors: Vec<Survivor>,
     },
+    /// Enough voters answer, and none of them serves a linearizable read yet: there is no leader.
+    NoLeader {
+        /// Voters that answer.
+        answering: usize,
+        /// Those that it takes.
+        needed: usize,
+    },
     /// A person's order to recover is not followed.
     RecoveryRefused(RecoveryRefused),
     /// Members that could decide without the survivor may come back.
@@ -330,6 +337,7 @@ impl WaitingOn {
             WaitingOn::ClusterIdMismatch { .. } => "ClusterIDMismatch",
             WaitingOn::UnknownMember { .. } => "UnknownMember",
             WaitingOn::QuorumLost { .. } => "QuorumLost",
+            WaitingOn::NoLeader { .. } => "NoLeader",
             WaitingOn::RecoveryRefused(_) => "RecoveryRefused",
             WaitingOn::OthersMayDecide { .. } => "OthersMayDecide",
             WaitingOn::QuorumUnsafe(_) => "QuorumUnsafe",
@@ -357,6 +365,30 @@ impl WaitingOn {
         }
     }
 
+    /// The member that it is about, if it is about one.
+    pub fn member(&self) -> Option<&str> {
+        match self {
+            WaitingOn::Unreadable { member, .. }
+            | WaitingOn::VoterInDoubt { member, .. }
+            | WaitingOn::MemberStarting { member, .. }
+            | WaitingOn::MemberCannotStart { member, .. }
+            | WaitingOn::MemberSettling { member, .. }
+            | WaitingOn::PodTerminating { member, .. }
+            | WaitingOn::LearnerCatchingUp { member, .. }
+            | WaitingOn::ReplacementDue { member, .. }
+            | WaitingOn::ReplacementsUsedUp { member, .. }
+            | WaitingOn::ReplacementNotAllowed { member, .. }
+            | WaitingOn::CannotLeaveYet { member }
+            | WaitingOn::OutageNotAccepted { member, .. }
+            | WaitingOn::LeaderMustMove { member }
+            | WaitingOn::QuotaExhausted { member, .. }
+            | WaitingOn::AlarmRaised { member, .. } => Some(member),
+            WaitingOn::ClusterIdMismatch { member, .. } => member.as_deref(),
+            WaitingOn::SurvivorNotReady { survivor } => Some(survivor),
+            _ => None,
+        }
+    }
+
     /// Only a person can go on from here: kstatus' `Stalled`.
     pub fn is_stalled(&self) -> bool {
         matches!(
@@ -364,13 +396,22 @@ impl WaitingOn {
             WaitingOn::ClusterIdMismatch { .. }
                 | WaitingOn::UnknownMember { .. }
                 | WaitingOn::QuorumLost { .. }
-                | WaitingOn::RecoveryRefused(_)
                 | WaitingOn::VersionRefused { .. }
                 | WaitingOn::EvenReplicasRefused { .. }
                 | WaitingOn::OutageNotAccepted { .. }
                 | WaitingOn::QuotaExhausted { .. }
                 | WaitingOn::ReplacementNotAllowed { .. }
                 | WaitingOn::OperationOverdue { .. }
+        ) || matches!(self, WaitingOn::RecoveryRefused(why) if *why != RecoveryRefused::NotLost)
+    }
+
+    /// Worth saying, and nothing waits for it: a cluster with notes only is ready.
+    pub fn is_note(&self) -> bool {
+        matches!(
+            self,
+            WaitingOn::EvictionsRefused { .. }
+                | WaitingOn::DeletionProtected
+                | WaitingOn::RecoveryRefused(RecoveryRefused::NotLost)
         )
     }
 
@@ -456,6 +497,10 @@ impl Display for WaitingOn {
                 }
                 Ok(())
             }
+            WaitingOn::NoLeader { answering, needed } => write!(
+                f,
+                "{answering} voters answer, {needed} are needed, and none of them knows a leader"
+            ),
             WaitingOn::RecoveryRefused(why) => write!(f, "the recovery is not begun: {why}"),
             WaitingOn::OthersMayDecide { members, needed } => write!(
                 f,

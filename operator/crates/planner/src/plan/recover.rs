@@ -1,0 +1,451 @@
+//! Without a quorum: start again what has its disk, take the edit that mends what cannot start,
+//! and otherwise nothing, until a person names the survivor. And sleep, which is without a quorum
+//! on purpose.
+
+use quorum::need;
+
+use crate::facts::{broken, has_usable_volume, pod};
+use crate::{
+    Action, MemberObject, OperationKind, Outcome, Part, Pod, PodPhase, Recorded, RecoverOrder,
+    RecoveryRefused, Role, Start, Survivor, Target, Volume, VolumePhase, WaitingOn, Why,
+};
+
+use super::{Next, Planner};
+
+impl Planner<'_> {
+    /// Every member that answers belongs to the latched cluster. Otherwise nothing is done.
+    pub(super) fn same_cluster(&mut self) -> Next {
+        let Some(latched) = self.facts.observed.recorded.cluster_id else {
+            return Next::Idle;
+        };
+        if let Some(live) = self.facts.live.filter(|live| live.cluster_id != latched) {
+            self.note(WaitingOn::ClusterIdMismatch {
+                member: None,
+                found: live.cluster_id,
+                latched,
+            });
+        }
+        for object in self.facts.objects.clone() {
+            let found = crate::facts::answer(object).map(|answer| answer.cluster_id);
+            if let Some(found) = found.filter(|found| *found != latched) {
+                self.note(WaitingOn::ClusterIdMismatch {
+                    member: Some(object.name.clone()),
+                    found,
+                    latched,
+                });
+            }
+        }
+        if self.waiting.iter().any(|reason| !reason.is_note()) {
+            Next::Wait
+        } else {
+            Next::Idle
+        }
+    }
+
+    // ---- recovery
+
+    /// An order that was not followed yet.
+    fn order(&self) -> Option<&RecoverOrder> {
+        let Recorded { recovery_done, .. } = &self.facts.observed.recorded;
+        let order = self.facts.observed.wanted.recover.as_ref()?;
+        (recovery_done.as_ref() != Some(&order.id)).then_some(order)
+    }
+
+    pub(super) fn recover(&mut self) -> Next {
+        let operation = self.facts.operation().map(|operation| &operation.kind);
+        if let Some(OperationKind::RecoverQuorum {
+            survivor,
+            order,
+            recovered,
+        }) = operation
+        {
+            return if *recovered {
+                self.start_as_usual(survivor)
+            } else {
+                self.make_it_one(survivor, order)
+            };
+        }
+        let Some(order) = self.order() else {
+            return Next::Idle;
+        };
+        let asleep = self
+            .facts
+            .target()
+            .is_some_and(|target| target.replicas == 0);
+        if asleep {
+            return Next::Idle;
+        }
+        match self.refusal(order) {
+            Some(refused) => {
+                self.note(WaitingOn::RecoveryRefused(refused));
+                Next::Idle
+            }
+            None => {
+                let kind = OperationKind::RecoverQuorum {
+                    survivor: order.survivor.clone(),
+                    order: order.id.clone(),
+                    recovered: false,
+                };
+                self.begin_operation(kind, 0, false)
+            }
+        }
+    }
+
+    fn refusal(&self, order: &RecoverOrder) -> Option<RecoveryRefused> {
+        let latched = self.facts.observed.recorded.cluster_id;
+        if latched != Some(order.cluster_id) {
+            let named = order.cluster_id;
+            return Some(RecoveryRefused::OtherCluster { named, latched });
+        }
+        if self.facts.live.is_some() {
+            return Some(RecoveryRefused::NotLost);
+        }
+        let named = order.survivor.clone();
+        let Some(survivor) = self.facts.object(&named) else {
+            return Some(RecoveryRefused::NoSuchMember { named });
+        };
+        if !has_usable_volume(survivor) {
+            return Some(RecoveryRefused::NoVolume { named });
+        }
+        let (_, answering, needed) = self.facts.last_count();
+        (answering >= needed).then_some(RecoveryRefused::QuorumAnswers { answering, needed })
+    }
+
+    /// The others stop, then the survivor starts as a cluster of one.
+    fn make_it_one(&mut self, name: &str, order: &str) -> Next {
+        let Some(survivor) = self.facts.object(name) else {
+            return self.finish(Outcome::NotWanted);
+        };
+        let begun = pod(survivor).is_some_and(|pod| pod.start == Start::Recover);
+        let ordered = self.order().filter(|now| now.id == order);
+        if ordered.is_none() && !begun {
+            return self.finish(Outcome::NotWanted);
+        }
+        let others_are_gone = ordered.is_some_and(|order| order.others_are_gone);
+        if let Some(live) = self.facts.live {
+            let alone = live.members.len() == 1 && self.facts.live_of(survivor).is_some();
+            if !(alone && begun) {
+                return self.finish(Outcome::CameBack);
+            }
+            let operation = self.facts.operation().cloned();
+            return match operation {
+                Some(mut operation) => {
+                    operation.kind = OperationKind::RecoverQuorum {
+                        survivor: name.to_owned(),
+                        order: order.to_owned(),
+                        recovered: true,
+                    };
+                    Next::Act(Action::RecordOperation {
+                        operation,
+                        member_number_next: self.facts.next_number(),
+                        counts_as_replacement: false,
+                    })
+                }
+                None => Next::Idle,
+            };
+        }
+        match self.stop_the_others(name, others_are_gone) {
+            Next::Idle => {}
+            next => return next,
+        }
+        match pod(survivor) {
+            Some(pod) if pod.start != Start::Recover => {
+                match self.delete_pod(survivor, Why::Recovers) {
+                    Next::Idle => self.wait_for(survivor),
+                    act => act,
+                }
+            }
+            Some(_) => self.wait_for(survivor),
+            None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
+            None => Next::Act(Action::EnsurePod {
+                name: survivor.name.clone(),
+                revision: survivor.revision.clone(),
+                start: Start::Recover,
+                membership: None,
+            }),
+        }
+    }
+
+    /// Nobody may decide without the survivor: two of three that come back from silent nodes
+    /// would be a second cluster under the same id.
+    fn stop_the_others(&mut self, survivor: &str, others_are_gone: bool) -> Next {
+        let mut leaving = false;
+        let mut may_return = Vec::new();
+        for object in self.facts.objects.clone() {
+            if object.name == survivor {
+                continue;
+            }
+            if object.pod == Pod::Unknown {
+                return self.unreadable(&object.name, Part::Pod);
+            }
+            match self.delete_pod(object, Why::Abandoned) {
+                Next::Idle => {}
+                act => return act,
+            }
+            match pod(object) {
+                Some(pod) if pod.node_silent => {
+                    if object.last_role == Some(Role::Voter) {
+                        may_return.push(object.name.clone());
+                    }
+                }
+                Some(_) => {
+                    self.wait_for(object);
+                    leaving = true;
+                }
+                None => {}
+            }
+        }
+        if leaving {
+            return Next::Wait;
+        }
+        let needed = need(self.facts.last_voters().count());
+        if may_return.len() >= needed && !others_are_gone {
+            return self.wait(WaitingOn::OthersMayDecide {
+                members: may_return,
+                needed,
+            });
+        }
+        Next::Idle
+    }
+
+    /// The survivor's Pod would recover again each time it is made: it is replaced by an
+    /// ordinary one before anybody joins.
+    fn start_as_usual(&mut self, name: &str) -> Next {
+        let Some(survivor) = self.facts.object(name) else {
+            return self.finish(Outcome::NotWanted);
+        };
+        match pod(survivor) {
+            Some(pod) if pod.start == Start::Recover => {
+                match self.delete_pod(survivor, Why::Recovers) {
+                    Next::Idle => self.wait_for(survivor),
+                    act => act,
+                }
+            }
+            Some(_) if self.facts.live.is_some() => self.finish(Outcome::Done),
+            Some(_) => self.wait_for(survivor),
+            None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
+            None => self.start_existing(survivor),
+        }
+    }
+
+    // ---- sleep
+
+    /// Pods away, volumes and members kept; and up again.
+    pub(super) fn sleep(&mut self) -> Next {
+        let Some(target) = self.facts.target() else {
+            return Next::Idle;
+        };
+        let wakes = self
+            .facts
+            .operation()
+            .is_some_and(|operation| operation.kind == OperationKind::Wake);
+        if target.replicas > 0 {
+            return if wakes { self.wake() } else { Next::Idle };
+        }
+        if self.facts.observed.wanted.replicas > 0 {
+            if !self.acceptable() {
+                return Next::Wait;
+            }
+            return if wakes {
+                self.latch_wanted()
+            } else {
+                self.begin_operation(OperationKind::Wake, 0, false)
+            };
+        }
+        if self.facts.operation().is_some() {
+            return self.finish(Outcome::NotWanted);
+        }
+        match self.set_budget(None) {
+            Next::Idle => {}
+            next => return next,
+        }
+        // The leader last: it has the whole log, and hands over on its way out.
+        let mut order = self.facts.objects.clone();
+        order.reverse();
+        order.sort_by_key(|object| self.facts.leads(object));
+        for object in &order {
+            if object.pod == Pod::Unknown {
+                return self.unreadable(&object.name, Part::Pod);
+            }
+            match self.delete_pod(object, Why::Hibernates) {
+                Next::Idle => {}
+                act => return act,
+            }
+        }
+        for object in &order {
+            if pod(object).is_some() {
+                self.wait_for(object);
+            }
+        }
+        if self.waiting.iter().all(WaitingOn::is_note) && self.differs() && self.acceptable() {
+            return self.latch_wanted();
+        }
+        Next::Wait
+    }
+
+    /// All are down, so the newest revision costs no restart.
+    fn wake(&mut self) -> Next {
+        for object in self.facts.objects.clone() {
+            if object.pod == Pod::Absent && self.may_start(object) {
+                match self.renew_object(object) {
+                    Next::Idle => {}
+                    next => return next,
+                }
+            }
+        }
+        Next::Idle
+    }
+
+    // ---- what is safe at any time
+
+    /// A member whose Pod is gone and whose disk is there starts again. A member that never had
+    /// a disk gets one; one that had gets none: an empty disk under an old id may vote twice.
+    pub(super) fn start_again(&mut self) -> Next {
+        for object in self.facts.objects.clone() {
+            if !self.may_start(object) {
+                continue;
+            }
+            if let Some(pod) = pod(object) {
+                if pod.phase == PodPhase::Ended && !pod.node_silent {
+                    return self.delete_pod(object, Why::Ended);
+                }
+                if self.joins_an_old_membership(object) {
+                    return self.delete_pod(object, Why::JoinsAnOldMembership);
+                }
+                continue;
+            }
+            if object.pod == Pod::Unknown {
+                self.unreadable(&object.name, Part::Pod);
+                continue;
+            }
+            let unstarted = self.facts.live_of(object).is_some() && !self.has_started(object);
+            if object.volume == Volume::Absent && unstarted {
+                return Next::Act(Action::EnsureVolume {
+                    name: object.name.clone(),
+                });
+            }
+            if has_usable_volume(object) {
+                return self.start_existing(object);
+            }
+        }
+        Next::Idle
+    }
+
+    /// A joining member compares its arguments with the membership, and ends when they differ.
+    fn joins_an_old_membership(&self, object: &MemberObject) -> bool {
+        let (Some(live), Some(pod)) = (self.facts.live, pod(object)) else {
+            return false;
+        };
+        let old = pod
+            .membership
+            .as_ref()
+            .is_some_and(|digest| *digest != live.digest);
+        let not_up = matches!(
+            pod.phase,
+            PodPhase::Pending(_) | PodPhase::CrashLooping { .. }
+        );
+        let unstarted = self.facts.live_of(object).is_some() && !self.has_started(object);
+        unstarted && old && not_up && !pod.node_silent
+    }
+
+    /// A Pod that cannot start gets the newest revision, whatever else is going on: its member
+    /// is down, so there is nothing to lose. The edit that mends it is taken at once.
+    pub(super) fn mend(&mut self) -> Next {
+        let stuck: Vec<_> = self
+            .facts
+            .objects
+            .iter()
+            .copied()
+            .filter(|object| self.may_start(object) && !self.facts.healthy(object))
+            .filter(|object| pod(object).is_some_and(|pod| broken(pod).is_some()))
+            .collect();
+        if stuck.is_empty() {
+            return Next::Idle;
+        }
+        let (wanted, target) = (&self.facts.observed.wanted, self.facts.target());
+        if let Some(target) = target
+            && (wanted.revision != target.revision || wanted.version != target.version)
+            && self.version_is_acceptable()
+        {
+            return Next::Act(Action::LatchTarget(Target {
+                generation: wanted.generation,
+                replicas: target.replicas,
+                version: wanted.version,
+                revision: wanted.revision.clone(),
+            }));
+        }
+        for object in stuck {
+            if !self.facts.outdated(object) {
+                continue;
+            }
+            match self.renew_object(object) {
+                Next::Idle => {}
+                next => return next,
+            }
+            match self.delete_pod(object, Why::CannotStart) {
+                Next::Idle => {}
+                next => return next,
+            }
+        }
+        Next::Idle
+    }
+
+    /// No membership: nothing else is done.
+    pub(super) fn without_quorum(&mut self) -> Next {
+        if self.facts.live.is_some() {
+            return Next::Idle;
+        }
+        for object in self.facts.objects.clone() {
+            if self.may_start(object) && crate::facts::answer(object).is_none() {
+                self.wait_for(object);
+            }
+        }
+        let (voters, answering, needed) = self.facts.last_count();
+        match self.facts.operation().map(|operation| &operation.kind) {
+            Some(OperationKind::Adopt) => self.note(WaitingOn::AdoptionIncomplete {
+                answering,
+                volumes: self.facts.objects.len(),
+            }),
+            // They are on their way.
+            Some(OperationKind::Wake) if !self.is_overdue() && !self.waiting.is_empty() => {}
+            _ if answering >= needed => self.note(WaitingOn::NoLeader { answering, needed }),
+            _ => {
+                let survivors = self.survivors();
+                self.note(WaitingOn::QuorumLost {
+                    voters,
+                    answering,
+                    needed,
+                    survivors,
+                });
+            }
+        }
+        self.overdue();
+        Next::Wait
+    }
+
+    /// Members with a disk, those with the longest log first.
+    fn survivors(&self) -> Vec<Survivor> {
+        let with_disk = self
+            .facts
+            .last_voters()
+            .filter(|object| match &object.volume {
+                Volume::Present(volume) => {
+                    !matches!(volume.phase, VolumePhase::Lost | VolumePhase::Terminating)
+                }
+                Volume::Unknown => true,
+                Volume::Absent => false,
+            });
+        let mut survivors: Vec<_> = with_disk
+            .map(|object| {
+                let answer = crate::facts::answer(object);
+                Survivor {
+                    member: object.name.clone(),
+                    term: answer.map_or(0, |answer| answer.term),
+                    raft_index: answer.map(|answer| answer.raft_index),
+                }
+            })
+            .collect();
+        survivors.sort_by(|a, b| b.raft_index.cmp(&a.raft_index));
+        survivors
+    }
+}

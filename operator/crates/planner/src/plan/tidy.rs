@@ -1,0 +1,279 @@
+//! What needs no operation: strangers are named, objects are found again, what was left behind is
+//! taken away, labels and alarms; and the deletion of the whole.
+
+use quorum::Step;
+
+use crate::facts::{answer, pod, volume};
+use crate::{
+    Action, AlarmKind, MemberObject, OperationKind, Part, Pod, PodPhase, Retention, VolumePhase,
+    WaitingOn, Why, Wish,
+};
+
+use super::{Next, Planner};
+
+/// A database is as good as full at nine tenths of its quota: below that an alarm is disarmed.
+const FULL_TENTHS: u64 = 9;
+
+impl Planner<'_> {
+    /// The cluster is to go: no membership call, since nobody is left to keep a quorum for.
+    pub(super) fn deleted(&mut self) -> Next {
+        let wanted = &self.facts.observed.wanted;
+        if !wanted.deletion_asked {
+            return Next::Idle;
+        }
+        if wanted.deletion_protection {
+            self.note(WaitingOn::DeletionProtected);
+            return Next::Idle;
+        }
+        let objects = self.facts.objects.clone();
+        for object in &objects {
+            if object.pod == Pod::Unknown {
+                return self.unreadable(&object.name, Part::Pod);
+            }
+            match self.delete_pod(object, Why::ClusterDeleted) {
+                Next::Idle => {}
+                act => return act,
+            }
+        }
+        // Those on silent nodes go when the node does.
+        let pods = objects.iter().filter_map(|object| pod(object));
+        let pods = pods.filter(|pod| !pod.node_silent).count();
+        if pods > 0 {
+            return self.wait(WaitingOn::PodsLeaving { pods });
+        }
+        for object in &objects {
+            let gone = wanted.retention == Retention::Delete;
+            if let Some(volume) = volume(object).filter(|_| gone)
+                && volume.phase != VolumePhase::Terminating
+            {
+                return Next::Act(Action::DeleteVolume {
+                    name: object.name.clone(),
+                    uid: volume.uid.clone(),
+                });
+            }
+        }
+        match objects.first() {
+            Some(object) => Next::Act(Action::DeleteMemberObject {
+                name: object.name.clone(),
+                uid: object.uid.clone(),
+            }),
+            None => Next::Act(Action::ReleaseCluster),
+        }
+    }
+
+    /// A live member that is not ours stops everything that changes a membership or a Pod.
+    pub(super) fn strangers(&mut self) -> Next {
+        let Some(live) = self.facts.live else {
+            return Next::Idle;
+        };
+        for member in &live.members {
+            if self.facts.object_of(member).is_none() && member.number.is_none() {
+                self.note(WaitingOn::UnknownMember {
+                    id: member.id,
+                    name: member.name.clone(),
+                    peer_urls: member.peer_urls.clone(),
+                });
+            }
+        }
+        let stops = |reason: &WaitingOn| matches!(reason, WaitingOn::UnknownMember { .. });
+        if self.waiting.iter().any(stops) {
+            Next::Wait
+        } else {
+            Next::Idle
+        }
+    }
+
+    /// A live member of ours whose object is gone gets it back.
+    pub(super) fn orphans(&mut self) -> Next {
+        let Some(live) = self.facts.live else {
+            return Next::Idle;
+        };
+        for member in &live.members {
+            if let (None, Some(number)) = (self.facts.object_of(member), member.number) {
+                let name = self.facts.name_for(number);
+                return self.ensure_object(&name, number, false);
+            }
+        }
+        Next::Idle
+    }
+
+    /// Objects that are neither in the membership nor about to be.
+    pub(super) fn leftovers(&mut self) -> Next {
+        if self.facts.live.is_none() {
+            return Next::Idle;
+        }
+        for object in self.facts.objects.clone() {
+            if self.facts.live_of(object).is_some() || self.facts.joins(object) {
+                continue;
+            }
+            if object.pod == Pod::Unknown {
+                self.unreadable(&object.name, Part::Pod);
+                continue;
+            }
+            match self.take_away(object) {
+                Next::Act(action) => return Next::Act(action),
+                Next::Wait | Next::Idle => {}
+            }
+        }
+        Next::Idle
+    }
+
+    /// The disruption budget counts Pods by a label: a voter gets it after its promotion, and
+    /// loses it before its removal, so that the count errs to the safe side.
+    pub(super) fn labels(&mut self) -> Next {
+        let leaving = match self.facts.operation().map(|operation| &operation.kind) {
+            Some(OperationKind::RemoveMember { member }) => Some(member),
+            _ => None,
+        };
+        for object in self.facts.objects.clone() {
+            let voter = self.is_voter(object) && leaving != Some(&object.name);
+            if let Some(pod) = pod(object)
+                && pod.labelled_voter != voter
+                && pod.phase != PodPhase::Terminating
+                && self.facts.live_of(object).is_some()
+            {
+                return Next::Act(Action::LabelPod {
+                    name: object.name.clone(),
+                    uid: pod.uid.clone(),
+                    voter,
+                });
+            }
+        }
+        Next::Idle
+    }
+
+    /// NOSPACE: compact, defragment (the leader last), disarm. CORRUPT is `replace`'s, but for
+    /// the alarm of a member that is gone.
+    pub(super) fn alarms(&mut self) -> Next {
+        let Some(live) = self.facts.live else {
+            return Next::Idle;
+        };
+        let mut no_space = None;
+        for alarm in &live.alarms {
+            let known = live.members.iter().any(|member| member.id == alarm.member);
+            if !known {
+                return Next::Act(Action::Disarm {
+                    member: alarm.member,
+                    kind: alarm.kind,
+                });
+            }
+            self.note(WaitingOn::AlarmRaised {
+                member: self.facts.name_of(alarm.member),
+                kind: alarm.kind,
+            });
+            if alarm.kind == AlarmKind::NoSpace {
+                no_space = no_space.or(Some(alarm.member));
+            }
+        }
+        match no_space {
+            Some(member) => self.make_space(member),
+            None => Next::Idle,
+        }
+    }
+
+    fn make_space(&mut self, alarmed: quorum::MemberId) -> Next {
+        let Some(live) = self.facts.live.filter(|live| live.quota > 0) else {
+            return Next::Idle;
+        };
+        let is_full =
+            |bytes: u64| bytes.saturating_mul(10) >= live.quota.saturating_mul(FULL_TENTHS);
+        let objects = self.facts.objects.clone();
+        let members = objects
+            .into_iter()
+            .filter(|object| self.facts.live_of(object).is_some())
+            .filter_map(|object| answer(object).map(|answer| (object, answer)));
+        let mut full: Vec<_> = members
+            .filter(|(_, answer)| is_full(answer.db_size))
+            .collect();
+        if full.is_empty() {
+            return Next::Act(Action::Disarm {
+                member: alarmed,
+                kind: AlarmKind::NoSpace,
+            });
+        }
+        if live.compacted_revision < live.store_revision {
+            return Next::Act(Action::Compact {
+                revision: live.store_revision,
+            });
+        }
+        full.sort_by_key(|(object, _)| self.facts.leads(object));
+        for (object, answer) in &full {
+            if is_full(answer.db_in_use) {
+                self.note(WaitingOn::QuotaExhausted {
+                    member: object.name.clone(),
+                    in_use: answer.db_in_use,
+                    quota: live.quota,
+                });
+                continue;
+            }
+            if let Some(act) = self.defragment(object, answer.id) {
+                return act;
+            }
+        }
+        Next::Idle
+    }
+
+    /// Like a restart: a member may stand still while it is rewritten. With one or two voters the
+    /// alarm has stopped the writes already.
+    fn defragment(&mut self, object: &MemberObject, id: quorum::MemberId) -> Option<Next> {
+        let alone = self.facts.voters() <= 2;
+        if !alone && !self.facts.judge(Step::Restart(id)).allowed() {
+            let voter = self.facts.other_in_doubt(Some(object)).unwrap_or(object);
+            self.note(WaitingOn::VoterInDoubt {
+                member: voter.name.clone(),
+                wanted: Wish::Defragment,
+                for_ms: self.facts.in_doubt_ms(voter),
+            });
+            return None;
+        }
+        Some(Next::Act(Action::Defragment {
+            name: object.name.clone(),
+            id,
+        }))
+    }
+
+    /// `minAvailable`, an integer: enough voters for the quorum of the larger of what is and what
+    /// shall be, those that are about to be promoted included. Written before the act.
+    pub(super) fn budget(&mut self) -> Next {
+        let Some(target) = self.facts.target() else {
+            return Next::Idle;
+        };
+        let joining = self
+            .facts
+            .learner_objects()
+            .filter(|object| self.facts.joins(object))
+            .count();
+        let voters = self.facts.voters() + joining;
+        let voters = voters.max(target.replicas as usize);
+        let policy = self.facts.policy;
+        if !policy.budget {
+            return self.set_budget(None);
+        }
+        let mut min_available = quorum::need(voters);
+        if voters <= 2 {
+            if policy.evict_with_outage {
+                min_available = 0;
+            } else {
+                self.note(WaitingOn::EvictionsRefused { voters });
+            }
+        }
+        let min_available = u32::try_from(min_available).unwrap_or(u32::MAX);
+        self.set_budget(Some(min_available))
+    }
+
+    pub(super) fn set_budget(&mut self, min_available: Option<u32>) -> Next {
+        let is = match self.facts.observed.budget {
+            crate::Budget::Unknown => {
+                let cluster = self.facts.observed.wanted.cluster.clone();
+                return self.unreadable(&cluster, Part::Budget);
+            }
+            crate::Budget::Absent => None,
+            crate::Budget::Present(min_available) => Some(min_available),
+        };
+        if is == min_available {
+            Next::Idle
+        } else {
+            Next::Act(Action::UpdateBudget { min_available })
+        }
+    }
+}
