@@ -21,6 +21,7 @@
     reason = "the other tests of this package use the rest of it"
 )]
 mod control;
+mod charts;
 mod door;
 mod kinds;
 mod kubelet;
