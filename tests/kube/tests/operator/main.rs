@@ -15,13 +15,13 @@
 //! One control plane serves all tests of a run; each test has a namespace of its own.
 //! `QUORATE_KUBE_STORE=ours` puts the API server on three members of ours in place of etcd.
 
+mod charts;
 #[path = "../kube/control.rs"]
 #[expect(
     dead_code,
     reason = "the other tests of this package use the rest of it"
 )]
 mod control;
-mod charts;
 mod door;
 mod kinds;
 mod kubelet;

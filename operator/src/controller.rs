@@ -1,0 +1,574 @@
+//! The reconcile: observe, plan, check, one act, status. Then look again.
+//!
+//! ```text
+//! watches ─▶ key ─▶ pass:  caches, members ─▶ plan ─┬─ nothing to do ──────────────▶ status
+//!                                                   └─ fresh look ─▶ plan ─▶ check ─▶ status ─▶ one act
+//! ```
+//!
+//! All decisions about a cluster are made under its key, which is never worked on twice at once. A plan from
+//! the caches only says that there may be something to do; what is done was planned on objects that were read
+//! in this pass. The status is written before the act, with the resource version that was read: where it has
+//! changed, the pass ends there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crd::{CLUSTER_FINALIZER, QuorateCluster, QuorateMember, RECOVER_FROM_ANNOTATION};
+use futures::{FutureExt as _, StreamExt as _};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::controller::{Action, Config, applier};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use manifests::Settings;
+use parking_lot::Mutex;
+use planner::{Observed, Plan};
+use serde_json::json;
+
+use crate::caches::{Caches, Triggers, infallible};
+use crate::execute::{self, Done, Hands, set_finalizer};
+use crate::flags::Flags;
+use crate::http::Door;
+use crate::lease::Leadership;
+use crate::members::Members;
+use crate::observe::{self, Heard, Memory};
+use crate::records;
+use crate::seen::Seen;
+use crate::status::{self, News, Refused};
+
+/// After an act: the next one may be possible at once.
+const SOON: Duration = Duration::from_millis(50);
+
+/// While something is waited for that no watch tells of: a member that comes up, a learner that catches up.
+const WAITING: Duration = Duration::from_secs(1);
+
+/// When there is nothing to do. Members are asked, the API server is not.
+const AT_REST: Duration = Duration::from_secs(15);
+
+/// A status that differs in words only is written again after this.
+const WORDS_AFTER: Duration = Duration::from_secs(15);
+
+/// Services are compared with what they should be at least this often.
+const SERVICES_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// After the n-th error in a row: 2^n of these, at most [`ERROR_MAX`].
+const ERROR_FIRST: Duration = Duration::from_millis(500);
+const ERROR_MAX: Duration = Duration::from_secs(60);
+
+/// A burst of changes is one look.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// the API server
+    #[error("{what}: {source}")]
+    Api {
+        /// in words
+        what: &'static str,
+        /// its answer
+        source: Box<kube::Error>,
+    },
+    /// the cluster's object
+    #[error(transparent)]
+    Record(#[from] records::Error),
+    /// a plan that breaks a law: a fault of ours
+    #[error("the plan was not done, it breaks a law: {0}")]
+    Law(planner::Violation),
+    /// an act
+    #[error(transparent)]
+    Act(#[from] execute::Error),
+    /// the lease
+    #[error("the lease has run out")]
+    NotLeading,
+}
+
+fn api_error(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Api {
+        what,
+        source: Box::new(source),
+    }
+}
+
+/// What all passes share.
+pub struct Context {
+    client: Client,
+    caches: Caches,
+    members: Members,
+    settings: Settings,
+    leadership: Leadership,
+    recorder: Recorder,
+    door: Arc<Door>,
+    kept: Mutex<HashMap<ObjectRef<QuorateCluster>, Kept>>,
+}
+
+/// What is kept of one cluster between passes. Losing it costs time and nothing else.
+#[derive(Default)]
+struct Kept {
+    memory: Memory,
+    errors_in_a_row: u32,
+    refused: Option<Refused>,
+    status_written: Option<Instant>,
+    /// what Services should be, what they are, and when that was compared
+    services: Option<(String, Vec<Option<String>>, Instant)>,
+}
+
+impl Context {
+    /// Puts it together.
+    pub fn new(
+        client: Client,
+        caches: Caches,
+        settings: Settings,
+        leadership: Leadership,
+        door: Arc<Door>,
+    ) -> Self {
+        Self {
+            recorder: Recorder::new(client.clone(), execute::MANAGER.into()),
+            client,
+            caches,
+            members: Members::default(),
+            settings,
+            leadership,
+            door,
+            kept: Mutex::new(HashMap::new()),
+        }
+    }
+
+    fn kept<T>(&self, key: &ObjectRef<QuorateCluster>, change: impl FnOnce(&mut Kept) -> T) -> T {
+        change(self.kept.lock().entry(key.clone()).or_default())
+    }
+}
+
+/// Works until the triggers end.
+pub async fn run(context: Context, triggers: Triggers, flags: &Flags) {
+    let context = Arc::new(context);
+    let clusters = context.caches.clusters.clone();
+    let config = Config::default()
+        .debounce(DEBOUNCE)
+        .concurrency(flags.concurrency);
+    let work = applier(
+        |cluster, context| pass(cluster, context).boxed(),
+        |cluster, error, context| after_error(&cluster, error, &context),
+        Arc::clone(&context),
+        clusters,
+        infallible(triggers),
+        config,
+    );
+    let filled = {
+        let context = Arc::clone(&context);
+        async move {
+            context.caches.filled().await;
+            context.door.ready.store(true, Ordering::Release);
+            tracing::info!("the API server has been read; looking after clusters");
+        }
+    };
+    let work = work.for_each(|done| {
+        if let Err(kube::runtime::controller::Error::ObjectNotFound(gone)) = &done {
+            let namespace = gone.namespace.clone().unwrap_or_default();
+            context.door.metrics.forget(&namespace, &gone.name);
+            let key = ObjectRef::new(&gone.name).within(&namespace);
+            context.kept.lock().remove(&key);
+        }
+        futures::future::ready(())
+    });
+    futures::join!(work, filled);
+}
+
+fn after_error(cluster: &Arc<QuorateCluster>, error: &Error, context: &Context) -> Action {
+    let key = ObjectRef::from_obj(cluster.as_ref());
+    let errors = context.kept(&key, |kept| {
+        kept.errors_in_a_row = kept.errors_in_a_row.saturating_add(1);
+        kept.errors_in_a_row
+    });
+    context.door.metrics.failure();
+    let wait = ERROR_FIRST
+        .saturating_mul(1 << (errors - 1).min(10))
+        .min(ERROR_MAX);
+    tracing::warn!(cluster = %key, %error, errors, again_in_ms = wait.as_millis(), "a pass ended early");
+    Action::requeue(wait)
+}
+
+async fn pass(cluster: Arc<QuorateCluster>, context: Arc<Context>) -> Result<Action, Error> {
+    let key = ObjectRef::from_obj(cluster.as_ref());
+    context.door.metrics.pass();
+    if !context.leadership.may_act() {
+        return Err(Error::NotLeading);
+    }
+    let Some(seen) = Seen::cached(&context.caches, &key) else {
+        return Ok(Action::await_change());
+    };
+    let pass = Pass {
+        context: &context,
+        key,
+    };
+    let action = pass.run(seen).await?;
+    pass.context
+        .kept(&pass.key, |kept| kept.errors_in_a_row = 0);
+    Ok(action)
+}
+
+struct Pass<'a> {
+    context: &'a Context,
+    key: ObjectRef<QuorateCluster>,
+}
+
+impl Pass<'_> {
+    async fn run(&self, seen: Seen) -> Result<Action, Error> {
+        let deleted = seen.cluster.metadata.deletion_timestamp.is_some();
+        let held = seen
+            .cluster
+            .finalizers()
+            .iter()
+            .any(|one| one == CLUSTER_FINALIZER);
+        if !held {
+            if deleted {
+                return Ok(Action::await_change());
+            }
+            return self.hold(&seen).await;
+        }
+        let template = &self.context.settings.member_host;
+        let mut heard = observe::listen(&self.context.members, template, &seen).await;
+        let (mut seen, mut observed, mut plan) = self.plan(seen, &heard)?;
+        if plan.action.is_some() {
+            let Some(fresh) = Seen::fresh(&self.context.client, &self.key)
+                .await
+                .map_err(api_error("read the cluster"))?
+            else {
+                return Ok(Action::await_change());
+            };
+            // The caches may not know a member yet that the objects have.
+            if fresh.members.len() != seen.members.len() {
+                heard = observe::listen(&self.context.members, template, &fresh).await;
+            }
+            (seen, observed, plan) = self.plan(fresh, &heard)?;
+        }
+        if !deleted && !seen.cluster.spec.paused {
+            self.ensure_services(&seen).await?;
+        }
+        self.answer_and_act(&seen, &heard, &observed, &plan).await
+    }
+
+    /// The first thing that a cluster gets: a hold on its deletion, before there is anything to clean up.
+    async fn hold(&self, seen: &Seen) -> Result<Action, Error> {
+        let api = self.api::<QuorateCluster>();
+        match set_finalizer(&api, seen.cluster.as_ref(), CLUSTER_FINALIZER, true).await {
+            Ok(()) => Ok(Action::await_change()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                Ok(Action::requeue(WAITING))
+            }
+            Err(error) => Err(api_error("add the finalizer")(error)),
+        }
+    }
+
+    fn plan(&self, seen: Seen, heard: &Heard) -> Result<(Seen, Observed, Plan), Error> {
+        let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+        let template = &self.context.settings.member_host;
+        let observed = self.context.kept(&self.key, |kept| {
+            observe::observed(&seen, heard, &mut kept.memory, template, now_ms)
+        })?;
+        let policy = observe::policy(&seen.cluster);
+        let plan = planner::plan(&observed, &policy);
+        planner::check(&observed, &policy, &plan).map_err(Error::Law)?;
+        Ok((seen, observed, plan))
+    }
+
+    async fn answer_and_act(
+        &self,
+        seen: &Seen,
+        heard: &Heard,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<Action, Error> {
+        let context = self.context;
+        let template = &context.settings.member_host;
+        let refused = context.kept(&self.key, |kept| kept.refused.clone());
+        let old = seen.cluster.status.clone().unwrap_or_default();
+        let mut new = status::cluster_status(seen, observed, plan, refused.as_ref(), template);
+        let recorded = plan.action.as_ref().is_some_and(|action| {
+            records::write(
+                &mut new,
+                action,
+                |revision| execute::template_of(seen, revision),
+                observed.now_ms,
+            )
+        });
+        if recorded && !context.leadership.may_act() {
+            return Err(Error::NotLeading);
+        }
+        if !self.write_status(seen, &old, &new, recorded).await? {
+            return Ok(Action::requeue(SOON));
+        }
+        for news in status::news(&old, &new, plan) {
+            self.publish(seen, news).await;
+        }
+        context.door.metrics.cluster(
+            &seen.cluster.namespace().unwrap_or_default(),
+            &seen.cluster.name_any(),
+            status::gauges(&new, plan),
+        );
+        self.write_member_statuses(seen, observed, plan).await?;
+        let Some(action) = &plan.action else {
+            context.kept(&self.key, |kept| kept.refused = None);
+            let idle = plan.waiting.is_empty() && plan.summary.operation.is_none();
+            return Ok(Action::requeue(if idle { AT_REST } else { WAITING }));
+        };
+        if recorded {
+            tracing::info!(cluster = %self.key, act = %action, "recorded");
+            context.door.metrics.act(word(action));
+            if let planner::Action::FinishOperation {
+                recovery_done: Some(_),
+                ..
+            } = action
+            {
+                self.forget_order(seen).await;
+            }
+            return Ok(Action::requeue(SOON));
+        }
+        if !context.leadership.may_act() {
+            return Err(Error::NotLeading);
+        }
+        self.act(seen, heard, observed, action).await
+    }
+
+    async fn act(
+        &self,
+        seen: &Seen,
+        heard: &Heard,
+        observed: &Observed,
+        action: &planner::Action,
+    ) -> Result<Action, Error> {
+        let context = self.context;
+        let hands = Hands {
+            client: &context.client,
+            members: &context.members,
+            settings: &context.settings,
+        };
+        tracing::info!(cluster = %self.key, act = %action, "acting");
+        match execute::execute(hands, seen, heard, observed, action).await {
+            Ok(done) => {
+                if done == Done::Yes {
+                    context.door.metrics.act(word(action));
+                    if is_membership(action) {
+                        let news = News {
+                            kind: EventType::Normal,
+                            reason: word(action).to_owned(),
+                            note: action.to_string(),
+                            action: "Act".to_owned(),
+                        };
+                        self.publish(seen, news).await;
+                    }
+                }
+                context.kept(&self.key, |kept| kept.refused = None);
+                Ok(Action::requeue(SOON))
+            }
+            Err(error) => {
+                let refused = Refused {
+                    reason: "Refused",
+                    message: error.to_string(),
+                };
+                context.kept(&self.key, |kept| kept.refused = Some(refused));
+                Err(error.into())
+            }
+        }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        let namespace = self.key.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+
+    /// Writes the status with the resource version that was read; `false`: the object is another one by now.
+    async fn write_status(
+        &self,
+        seen: &Seen,
+        old: &crd::QuorateClusterStatus,
+        new: &crd::QuorateClusterStatus,
+        must: bool,
+    ) -> Result<bool, Error> {
+        if old == new && seen.cluster.status.is_some() {
+            return Ok(true);
+        }
+        let recently = self.context.kept(&self.key, |kept| {
+            kept.status_written
+                .is_some_and(|at| at.elapsed() < WORDS_AFTER)
+        });
+        if !must && recently && status::same_but_words(old, new) {
+            return Ok(true);
+        }
+        let mut cluster = seen.cluster.as_ref().clone();
+        cluster.status = Some(new.clone());
+        let params = PostParams {
+            field_manager: Some(execute::MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        match self
+            .api::<QuorateCluster>()
+            .replace_status(&self.key.name, &params, &cluster)
+            .await
+        {
+            Ok(_) => {
+                self.context
+                    .kept(&self.key, |kept| kept.status_written = Some(Instant::now()));
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(error) => Err(api_error("write the cluster's status")(error)),
+        }
+    }
+
+    async fn write_member_statuses(
+        &self,
+        seen: &Seen,
+        observed: &Observed,
+        plan: &Plan,
+    ) -> Result<(), Error> {
+        let memory = self.context.kept(&self.key, |kept| kept.memory.clone());
+        let template = &self.context.settings.member_host;
+        let api = self.api::<QuorateMember>();
+        for member in &seen.members {
+            let new = status::member_status(seen, member, observed, plan, &memory, template);
+            if member.status.as_ref() == Some(&new) {
+                continue;
+            }
+            let mut written = member.as_ref().clone();
+            written.status = Some(new);
+            let params = PostParams {
+                field_manager: Some(execute::MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            match api
+                .replace_status(&member.name_any(), &params, &written)
+                .await
+            {
+                // The next pass has the newer object.
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(api_error("write a member's status")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Services, by server-side apply: when what they should be has changed, when somebody has changed them,
+    /// and now and then.
+    async fn ensure_services(&self, seen: &Seen) -> Result<(), Error> {
+        let services = [
+            manifests::peer_service(&seen.cluster),
+            manifests::client_service(&seen.cluster),
+        ];
+        let should = serde_json::to_string(&services).unwrap_or_default();
+        let namespace = seen.cluster.namespace().unwrap_or_default();
+        let now: Vec<Option<String>> = services
+            .iter()
+            .map(|service| {
+                let key = ObjectRef::new(&service.name_any()).within(&namespace);
+                self.context.caches.services.get(&key)?.resource_version()
+            })
+            .collect();
+        let known = self.context.kept(&self.key, |kept| {
+            kept.services.as_ref().is_some_and(|(known, were, at)| {
+                *known == should && *were == now && at.elapsed() < SERVICES_AFTER
+            })
+        });
+        if known {
+            return Ok(());
+        }
+        let api = self.api::<Service>();
+        let mut are = Vec::new();
+        for service in &services {
+            let applied = execute::apply(&api, service)
+                .await
+                .map_err(api_error("apply a service"))?;
+            are.push(applied.resource_version());
+        }
+        self.context.kept(&self.key, |kept| {
+            kept.services = Some((should, are, Instant::now()));
+        });
+        Ok(())
+    }
+
+    /// A recovery order that is done is taken away, so that nobody wonders; it would not be followed again.
+    async fn forget_order(&self, seen: &Seen) {
+        let patch = json!({"metadata": {
+            "uid": seen.cluster.uid(),
+            "annotations": {RECOVER_FROM_ANNOTATION: null},
+        }});
+        let api = self.api::<QuorateCluster>();
+        if let Err(error) = api
+            .patch(
+                &self.key.name,
+                &PatchParams::default(),
+                &Patch::Merge(&patch),
+            )
+            .await
+        {
+            tracing::warn!(cluster = %self.key, %error, "the recovery order cannot be taken away");
+        }
+    }
+
+    /// Events are a courtesy: one that cannot be stored stops nothing.
+    async fn publish(&self, seen: &Seen, news: News) {
+        let event = Event {
+            type_: news.kind,
+            reason: news.reason,
+            note: Some(news.note.chars().take(EVENT_NOTE_MAX).collect()),
+            action: news.action,
+            secondary: None,
+        };
+        let about = seen.cluster.object_ref(&());
+        if let Err(error) = self.context.recorder.publish(&event, &about).await {
+            tracing::warn!(cluster = %self.key, %error, "an event cannot be stored");
+        }
+    }
+}
+
+/// Characters in an Event's note; the API server refuses longer ones.
+const EVENT_NOTE_MAX: usize = 1000;
+
+fn is_membership(action: &planner::Action) -> bool {
+    matches!(
+        action,
+        planner::Action::MemberAddLearner { .. }
+            | planner::Action::MemberPromote { .. }
+            | planner::Action::MemberRemove { .. }
+            | planner::Action::MoveLeader { .. }
+            | planner::Action::Compact { .. }
+            | planner::Action::Defragment { .. }
+            | planner::Action::Disarm { .. }
+    )
+}
+
+/// The kind of an act, for metrics and Events.
+fn word(action: &planner::Action) -> &'static str {
+    use planner::Action as A;
+    match action {
+        A::LatchTarget(_) => "LatchTarget",
+        A::LatchClusterId(_) => "LatchClusterID",
+        A::RecordOperation { .. } => "RecordOperation",
+        A::FinishOperation { .. } => "FinishOperation",
+        A::UpdateBudget { .. } => "UpdateBudget",
+        A::EnsureMemberObject { .. } => "EnsureMemberObject",
+        A::EnsureVolume { .. } => "EnsureVolume",
+        A::EnsurePod { .. } => "EnsurePod",
+        A::LabelPod { .. } => "LabelPod",
+        A::DeletePod { .. } => "DeletePod",
+        A::DeleteVolume { .. } => "DeleteVolume",
+        A::ReleaseVolume { .. } => "ReleaseVolume",
+        A::DeleteMemberObject { .. } => "DeleteMemberObject",
+        A::MemberAddLearner { .. } => "MemberAdd",
+        A::MemberPromote { .. } => "MemberPromote",
+        A::MemberRemove { .. } => "MemberRemove",
+        A::MoveLeader { .. } => "MoveLeader",
+        A::Compact { .. } => "Compact",
+        A::Defragment { .. } => "Defragment",
+        A::Disarm { .. } => "Disarm",
+        A::ReleaseCluster => "ReleaseCluster",
+    }
+}

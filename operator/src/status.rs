@@ -1,0 +1,643 @@
+//! What the operator answers: the status of a cluster and of its members, and Events.
+//!
+//! A status is written when it says something else, not when a number in a sentence has moved: at rest there
+//! are no writes. An Event is what is new in the list of reasons, so each is published once, also when the
+//! operator is restarted in between.
+
+use std::collections::BTreeSet;
+
+use crd::{
+    Blocked, Condition, ConditionStatus, ConditionType, MemberSummary, QuorateCluster,
+    QuorateClusterStatus, QuorateMember, QuorateMemberStatus, QuorumNumbers, Reason, Role, Waiting,
+    set_condition,
+};
+use kube::ResourceExt as _;
+use kube::runtime::events::EventType;
+use manifests::HostTemplate;
+use planner::{Live, Observed, Plan, Truth, WaitingOn};
+
+use crate::metrics::ClusterGauges;
+use crate::observe::{Memory, health, host, peer_url};
+use crate::records::{ms, time};
+use crate::seen::Seen;
+
+/// Reasons in a status, at most as many as its schema allows.
+const WAITING_MAX: usize = 32;
+
+/// Characters of a sentence, at most as many as the schema allows; a refusal of a large cluster is some hundred.
+const MESSAGE_MAX: usize = 2048;
+
+/// Something that stops an act and that the planner does not know: the API server or a member has refused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// one word
+    pub reason: &'static str,
+    /// a sentence
+    pub message: String,
+}
+
+/// An Event to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// normal or a warning
+    pub kind: EventType,
+    /// one word
+    pub reason: String,
+    /// a sentence
+    pub note: String,
+    /// what the operator was about
+    pub action: String,
+}
+
+/// The status of a cluster from now on.
+pub fn cluster_status(
+    seen: &Seen,
+    observed: &Observed,
+    plan: &Plan,
+    refused: Option<&Refused>,
+    template: &HostTemplate,
+) -> QuorateClusterStatus {
+    let cluster = &seen.cluster;
+    let old = cluster.status.clone().unwrap_or_default();
+    let name = cluster.name_any();
+    let mut new = old.clone();
+    new.observed_generation = cluster.metadata.generation;
+    new.replicas = count(seen.pods.iter().flatten().count());
+    new.selector = Some(manifests::selector_text(&name));
+    new.cluster_token = Some(manifests::cluster_token(cluster));
+    let summary = &plan.summary;
+    new.ready_replicas = count(
+        summary
+            .members
+            .iter()
+            .filter(|member| member.healthy && member.role == Some(planner::Role::Voter))
+            .count(),
+    );
+    new.version = lowest_version(observed);
+    let since = |same: bool, old: Option<&crd::Time>| {
+        Some(
+            old.filter(|_| same)
+                .cloned()
+                .unwrap_or_else(|| time(observed.now_ms)),
+        )
+    };
+    new.quorum = summary.quorum.as_ref().map(|quorum| {
+        let needed = count(quorum.needed);
+        let mut numbers = QuorumNumbers {
+            voters: count(quorum.voters),
+            learners: count(quorum.learners),
+            healthy_voters: count(quorum.healthy),
+            needed,
+            tolerance: count(quorum.healthy) - needed,
+            since: old.quorum.as_ref().and_then(|old| old.since.clone()),
+        };
+        let same = old.quorum.as_ref() == Some(&numbers);
+        numbers.since = since(same, numbers.since.as_ref());
+        numbers
+    });
+    new.leader = summary
+        .members
+        .iter()
+        .find(|member| member.leads)
+        .map(|member| member.name.clone());
+    new.endpoints = endpoints(cluster, observed, plan, template);
+    new.members = summary
+        .members
+        .iter()
+        .map(|member| {
+            let old = old.members.iter().find(|old| old.name == member.name);
+            member_summary(member, observed, old)
+        })
+        .collect();
+    let old_waiting = |reason: &str, member: Option<&str>| {
+        old.waiting
+            .iter()
+            .find(|old| old.reason == reason && old.member.as_deref() == member)
+    };
+    let mut listed = BTreeSet::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
+    let all = plan
+        .waiting
+        .iter()
+        .map(|one| (one.reason(), member_of(one), one.to_string()))
+        .chain(refused.map(|one| (one.reason, None, one.message.clone())));
+    for (reason, member, message) in all {
+        if waiting.len() < WAITING_MAX && listed.insert((reason, member)) {
+            let old = old_waiting(reason, member);
+            waiting.push(Waiting {
+                reason: reason.to_owned(),
+                member: member.map(str::to_owned),
+                message: bounded(message),
+                since: since(old.is_some(), old.and_then(|old| old.since.as_ref())),
+            });
+        }
+    }
+    new.waiting = waiting;
+    let blocked = refused
+        .map(|one| (one.reason, one.message.clone()))
+        .or_else(|| {
+            let one = plan.waiting.iter().find(|one| one.is_blocked())?;
+            Some((one.reason(), one.to_string()))
+        });
+    new.blocked = blocked.map(|(reason, message)| {
+        let old = old.blocked.as_ref().filter(|old| old.reason == reason);
+        Blocked {
+            reason: reason.to_owned(),
+            message: bounded(message),
+            since: since(old.is_some(), old.and_then(|old| old.since.as_ref())),
+        }
+    });
+    for condition in conditions(cluster, observed, plan, &new) {
+        set_condition(&mut new.conditions, condition);
+    }
+    new
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn bounded(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(MESSAGE_MAX) {
+        text.truncate(at);
+    }
+    text
+}
+
+fn lowest_version(observed: &Observed) -> Option<String> {
+    observed
+        .members
+        .iter()
+        .filter_map(|member| match &member.asked {
+            planner::Asked::Answered(answer) => Some(answer.version),
+            _ => None,
+        })
+        .min()
+        .map(|version| version.to_string())
+}
+
+fn endpoints(
+    cluster: &QuorateCluster,
+    observed: &Observed,
+    plan: &Plan,
+    template: &HostTemplate,
+) -> Vec<String> {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let service = manifests::client_service_name(&cluster.name_any());
+    let domain = cluster.spec.membership.domain.as_deref();
+    let domain = domain
+        .map(|domain| format!(".{domain}"))
+        .unwrap_or_default();
+    let first = format!(
+        "http://{service}.{namespace}.svc{domain}:{}",
+        manifests::CLIENT_PORT
+    );
+    let voters = plan
+        .summary
+        .members
+        .iter()
+        .filter(|member| member.role == Some(planner::Role::Voter))
+        .filter(|member| observed.members.iter().any(|one| one.name == member.name))
+        .map(|member| host(template, cluster, &member.name).client_url());
+    std::iter::once(first).chain(voters).collect()
+}
+
+fn member_summary(
+    member: &planner::MemberSummary,
+    observed: &Observed,
+    old: Option<&MemberSummary>,
+) -> MemberSummary {
+    let object = observed.members.iter().find(|one| one.name == member.name);
+    let known = matches!(observed.live, Live::Known(_));
+    let mut new = MemberSummary {
+        name: member.name.clone(),
+        member_id: member
+            .id
+            .map(|id| id.0.into())
+            .or_else(|| old.and_then(|old| old.member_id.clone())),
+        role: role(member, known, old.map(|old| old.role)),
+        health: object
+            .map(|object| health(&object.asked))
+            .unwrap_or_default(),
+        version: object.and_then(|object| match &object.asked {
+            planner::Asked::Answered(answer) => Some(answer.version.to_string()),
+            _ => None,
+        }),
+        revision: member.revision.clone(),
+        alarms: alarms(member, observed),
+        since: old.and_then(|old| old.since.clone()),
+    };
+    let same = old.is_some_and(|old| old.role == new.role && old.health == new.health);
+    if !same || new.since.is_none() {
+        new.since = Some(time(observed.now_ms));
+    }
+    new
+}
+
+/// The last known role stays while the membership cannot be read.
+fn role(member: &planner::MemberSummary, known: bool, old: Option<Role>) -> Role {
+    match member.role {
+        Some(planner::Role::Voter) if member.leads => Role::Leader,
+        Some(planner::Role::Voter) => Role::Voter,
+        Some(planner::Role::Learner) => Role::Learner,
+        None if known => Role::None,
+        None => old.unwrap_or_default(),
+    }
+}
+
+fn alarms(member: &planner::MemberSummary, observed: &Observed) -> Vec<String> {
+    let Live::Known(live) = &observed.live else {
+        return Vec::new();
+    };
+    live.alarms
+        .iter()
+        .filter(|alarm| Some(alarm.member) == member.id)
+        .map(|alarm| match alarm.kind {
+            planner::AlarmKind::NoSpace => "NOSPACE".to_owned(),
+            planner::AlarmKind::Corrupt => "CORRUPT".to_owned(),
+        })
+        .collect()
+}
+
+fn conditions(
+    cluster: &QuorateCluster,
+    observed: &Observed,
+    plan: &Plan,
+    status: &QuorateClusterStatus,
+) -> Vec<Condition> {
+    let now = time(observed.now_ms);
+    let generation = cluster.metadata.generation;
+    let mut all: Vec<Condition> = plan
+        .summary
+        .conditions
+        .iter()
+        .map(|one| Condition {
+            type_: one.kind.name().to_owned(),
+            status: match one.status {
+                Truth::True => "True",
+                Truth::False => "False",
+                Truth::Unknown => "Unknown",
+            }
+            .to_owned(),
+            reason: one.reason.to_owned(),
+            message: bounded(one.message.clone()),
+            observed_generation: generation,
+            last_transition_time: now.clone(),
+        })
+        .collect();
+    let mut add = |kind, holds: ConditionStatus, reason, message: &str| {
+        all.push(crd::condition(
+            kind, holds, reason, message, generation, &now,
+        ));
+    };
+    let waits = |wanted: fn(&WaitingOn) -> bool| plan.waiting.iter().find(|one| wanted(one));
+
+    let stranger = waits(|one| matches!(one, WaitingOn::UnknownMember { .. }));
+    let changing = plan.summary.operation.as_ref().is_some_and(|operation| {
+        !operation.kind.joining().is_empty() || operation.kind.leaving().is_some()
+    });
+    match (stranger, changing, &plan.summary.operation) {
+        (Some(stranger), ..) => add(
+            ConditionType::MembershipStable,
+            ConditionStatus::False,
+            Reason::UnknownMember,
+            &stranger.to_string(),
+        ),
+        (None, true, Some(operation)) => add(
+            ConditionType::MembershipStable,
+            ConditionStatus::False,
+            Reason::Joining,
+            &operation.kind.to_string(),
+        ),
+        _ => add(
+            ConditionType::MembershipStable,
+            ConditionStatus::True,
+            Reason::Stable,
+            "no member is being added or removed",
+        ),
+    }
+
+    let wanted = &observed.wanted.revision;
+    let outdated = plan
+        .summary
+        .members
+        .iter()
+        .filter(|member| member.revision.as_ref().is_some_and(|has| has != wanted))
+        .count();
+    if outdated == 0 {
+        add(
+            ConditionType::VersionCurrent,
+            ConditionStatus::True,
+            Reason::Current,
+            "every member runs what the spec asks for",
+        );
+    } else {
+        add(
+            ConditionType::VersionCurrent,
+            ConditionStatus::False,
+            Reason::Outdated,
+            &format!("{outdated} members run another version or revision than the spec asks for"),
+        );
+    }
+
+    let budget = &cluster.spec.pod_disruption_budget;
+    let tolerance = status.quorum.as_ref().map_or(0, |quorum| quorum.tolerance);
+    if !budget.enabled {
+        add(
+            ConditionType::Evictable,
+            ConditionStatus::True,
+            Reason::Disabled,
+            "there is no PodDisruptionBudget",
+        );
+    } else if tolerance > 0 {
+        add(
+            ConditionType::Evictable,
+            ConditionStatus::True,
+            Reason::Tolerant,
+            "one voter may be evicted at a time",
+        );
+    } else if budget.without_tolerance == crd::WithoutTolerance::Allow {
+        add(
+            ConditionType::Evictable,
+            ConditionStatus::True,
+            Reason::EvictionAllowed,
+            "an eviction costs the quorum until the Pod runs again, and the policy lets it through",
+        );
+    } else {
+        add(
+            ConditionType::Evictable,
+            ConditionStatus::False,
+            Reason::NoTolerance,
+            "no voter may be lost, so every eviction is refused; podDisruptionBudget.withoutTolerance: Allow lets them through",
+        );
+    }
+
+    for (kind, reason, wanted) in [
+        (
+            ConditionType::DeletionBlocked,
+            Reason::DeletionProtected,
+            (|one| matches!(one, WaitingOn::DeletionProtected)) as fn(&WaitingOn) -> bool,
+        ),
+        (
+            ConditionType::ClusterIDMismatch,
+            Reason::ClusterIDMismatch,
+            |one| matches!(one, WaitingOn::ClusterIdMismatch { .. }),
+        ),
+        (ConditionType::AlarmRaised, Reason::NoSpace, |one| {
+            matches!(
+                one,
+                WaitingOn::AlarmRaised {
+                    kind: planner::AlarmKind::NoSpace,
+                    ..
+                } | WaitingOn::QuotaExhausted { .. }
+            )
+        }),
+        (ConditionType::AlarmRaised, Reason::Corrupt, |one| {
+            matches!(
+                one,
+                WaitingOn::AlarmRaised {
+                    kind: planner::AlarmKind::Corrupt,
+                    ..
+                }
+            )
+        }),
+    ] {
+        let found = waits(wanted);
+        let message = found.map(ToString::to_string).unwrap_or_default();
+        let twice = all
+            .iter()
+            .any(|one| one.type_ == kind.as_str() && one.status == "True");
+        if !twice {
+            all.retain(|one| one.type_ != kind.as_str());
+            all.push(crd::condition(
+                kind,
+                ConditionStatus::from(found.is_some()),
+                reason,
+                message,
+                generation,
+                &now,
+            ));
+        }
+    }
+    all
+}
+
+/// The member that something is about.
+pub fn member_of(waiting: &WaitingOn) -> Option<&str> {
+    match waiting {
+        WaitingOn::Unreadable { member, .. }
+        | WaitingOn::VoterInDoubt { member, .. }
+        | WaitingOn::MemberStarting { member, .. }
+        | WaitingOn::MemberCannotStart { member, .. }
+        | WaitingOn::MemberSettling { member, .. }
+        | WaitingOn::PodTerminating { member, .. }
+        | WaitingOn::LearnerCatchingUp { member, .. }
+        | WaitingOn::ReplacementDue { member, .. }
+        | WaitingOn::ReplacementsUsedUp { member, .. }
+        | WaitingOn::ReplacementNotAllowed { member, .. }
+        | WaitingOn::CannotLeaveYet { member }
+        | WaitingOn::OutageNotAccepted { member, .. }
+        | WaitingOn::LeaderMustMove { member }
+        | WaitingOn::QuotaExhausted { member, .. }
+        | WaitingOn::AlarmRaised { member, .. } => Some(member),
+        WaitingOn::ClusterIdMismatch { member, .. } => member.as_deref(),
+        WaitingOn::SurvivorNotReady { survivor } => Some(survivor),
+        _ => None,
+    }
+}
+
+/// Whether two statuses say the same but for the wording: numbers in sentences move all the time.
+pub fn same_but_words(old: &QuorateClusterStatus, new: &QuorateClusterStatus) -> bool {
+    let without_words = |status: &QuorateClusterStatus| {
+        let mut status = status.clone();
+        for waiting in &mut status.waiting {
+            waiting.message.clear();
+        }
+        if let Some(blocked) = &mut status.blocked {
+            blocked.message.clear();
+        }
+        for condition in &mut status.conditions {
+            condition.message.clear();
+        }
+        status
+    };
+    without_words(old) == without_words(new)
+}
+
+/// What is new, for Events.
+pub fn news(old: &QuorateClusterStatus, new: &QuorateClusterStatus, plan: &Plan) -> Vec<News> {
+    let known: BTreeSet<(&str, Option<&str>)> = old
+        .waiting
+        .iter()
+        .map(|one| (one.reason.as_str(), one.member.as_deref()))
+        .collect();
+    let serious: BTreeSet<&str> = plan
+        .waiting
+        .iter()
+        .filter(|one| one.is_stalled() || one.is_blocked())
+        .map(WaitingOn::reason)
+        .collect();
+    let mut news: Vec<News> = new
+        .waiting
+        .iter()
+        .filter(|one| !known.contains(&(one.reason.as_str(), one.member.as_deref())))
+        .map(|one| News {
+            kind: if serious.contains(one.reason.as_str()) || plan.waiting.is_empty() {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: one.reason.clone(),
+            note: one.message.clone(),
+            action: "Wait".to_owned(),
+        })
+        .collect();
+    if let Some(operation) = new
+        .operation
+        .as_ref()
+        .filter(|_| new.operation != old.operation)
+    {
+        let what = plan
+            .summary
+            .operation
+            .as_ref()
+            .map(|operation| operation.kind.to_string())
+            .unwrap_or_default();
+        news.push(News {
+            kind: EventType::Normal,
+            reason: format!("{:?}", operation.kind),
+            note: format!("operation {}: {what}", operation.id),
+            action: "Begin".to_owned(),
+        });
+    }
+    let ready =
+        |status: &QuorateClusterStatus| crd::is_true(&status.conditions, ConditionType::Ready);
+    if ready(new) && !ready(old) {
+        news.push(News {
+            kind: EventType::Normal,
+            reason: "Ready".to_owned(),
+            note: new
+                .conditions
+                .iter()
+                .find(|one| one.type_ == ConditionType::Ready.as_str())
+                .map(|one| one.message.clone())
+                .unwrap_or_default(),
+            action: "Reconcile".to_owned(),
+        });
+    }
+    news
+}
+
+/// The status of a member from now on.
+pub fn member_status(
+    seen: &Seen,
+    member: &QuorateMember,
+    observed: &Observed,
+    plan: &Plan,
+    memory: &Memory,
+    template: &HostTemplate,
+) -> QuorateMemberStatus {
+    let name = member.name_any();
+    let old = member.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    let known = matches!(observed.live, Live::Known(_));
+    let object = observed.members.iter().find(|one| one.name == name);
+    let summary = plan.summary.members.iter().find(|one| one.name == name);
+    let joined = summary.and_then(|summary| summary.id);
+    let times = memory.times.get(&name).copied().unwrap_or_default();
+    new.observed_generation = member.metadata.generation;
+    new.peer_url = Some(peer_url(template, &seen.cluster, member));
+    if let Some(id) = joined {
+        new.member_id = Some(id.0.into());
+    }
+    if let Some(summary) = summary {
+        new.role = role(summary, known, member.status.as_ref().map(|old| old.role));
+        new.revision.clone_from(&summary.revision);
+        new.lag = summary.lag.map(coarse);
+        new.waiting = summary.waiting.first().map(|one| {
+            let same = old
+                .waiting
+                .as_ref()
+                .filter(|old| old.reason == one.reason());
+            Waiting {
+                reason: one.reason().to_owned(),
+                member: None,
+                // The number in it moves; the one in the cluster's status is newer.
+                message: same.map_or_else(|| bounded(one.to_string()), |old| old.message.clone()),
+                since: same
+                    .and_then(|old| old.since.clone())
+                    .or_else(|| Some(time(observed.now_ms))),
+            }
+        });
+    }
+    if let Some(object) = object {
+        new.health = health(&object.asked);
+        if let planner::Asked::Answered(answer) = &object.asked {
+            new.version = Some(answer.version.to_string());
+        }
+    }
+    new.pod_uid = seen.pod(&name).and_then(|pod| pod.uid());
+    if joined.is_some() && new.volume_uid.is_none() {
+        // From now on its data is on this one and on no other.
+        new.volume_uid = seen.claim(&name).and_then(|claim| claim.uid());
+    }
+    let kept = |old: &Option<crd::Time>, now: Option<u64>| match (old, now) {
+        (Some(old), Some(now)) if ms(old) / 1000 == now / 1000 => Some(old.clone()),
+        (_, now) => now.map(time),
+    };
+    new.good_since = kept(&old.good_since, times.good_ms);
+    new.bad_since = kept(&old.bad_since, times.bad_ms);
+    new.silent_since = kept(&old.silent_since, times.silent_ms);
+    if old.role != new.role || old.health != new.health || new.since.is_none() {
+        new.since = Some(time(observed.now_ms));
+    }
+    let (status, reason) = match new.health {
+        crd::Health::Healthy => (ConditionStatus::True, Reason::Serving),
+        crd::Health::Unhealthy => (ConditionStatus::False, Reason::Failed),
+        crd::Health::Unknown => (ConditionStatus::Unknown, Reason::Unreachable),
+    };
+    let message = match new.health {
+        crd::Health::Healthy => "it serves",
+        crd::Health::Unhealthy => "it answers, and does not serve",
+        crd::Health::Unknown => "it does not answer",
+    };
+    let ready = crd::condition(
+        ConditionType::Ready,
+        status,
+        reason,
+        message,
+        member.metadata.generation,
+        &time(observed.now_ms),
+    );
+    set_condition(&mut new.conditions, ready);
+    new
+}
+
+/// Small lags are none, large ones their power of two: the number is not to change with every write of a client.
+fn coarse(lag: u64) -> i64 {
+    if lag < 1024 {
+        0
+    } else {
+        1i64 << lag.ilog2().min(62)
+    }
+}
+
+/// The gauges of a cluster.
+pub fn gauges(status: &QuorateClusterStatus, plan: &Plan) -> ClusterGauges {
+    let quorum = plan.summary.quorum.as_ref();
+    ClusterGauges {
+        voters: quorum.map_or(0, |quorum| quorum.voters),
+        healthy_voters: quorum.map_or(0, |quorum| quorum.healthy),
+        ready: crd::is_true(&status.conditions, ConditionType::Ready),
+        blocked: plan
+            .waiting
+            .iter()
+            .find(|one| one.is_blocked())
+            .map(WaitingOn::reason),
+        stalled: plan
+            .waiting
+            .iter()
+            .find(|one| one.is_stalled())
+            .map(WaitingOn::reason),
+    }
+}
