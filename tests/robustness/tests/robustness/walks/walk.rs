@@ -205,21 +205,26 @@ impl Walk {
 
     // ---- steps
 
+    /// One thing that can be done now.
     fn step(&mut self) -> Result<()> {
-        match self.below(100) {
-            0..55 if self.settled => self.ask_something(),
-            0..55 => self.restart_somebody(),
-            55..67 => self.kill_somebody(),
-            67..80 => self.restart_somebody(),
-            80..88 => self.cut_something(),
-            88..94 => self.heal_links(),
-            _ => self.move_leader(),
+        loop {
+            let done = match self.below(100) {
+                0..50 if self.settled => self.ask_something()?,
+                0..62 => self.kill_somebody(),
+                62..76 => self.restart_somebody(),
+                76..87 => self.cut_something(),
+                87..95 => self.heal_links(),
+                _ => self.move_leader(),
+            };
+            if done {
+                return Ok(());
+            }
         }
     }
 
-    fn ask_something(&mut self) -> Result<()> {
+    fn ask_something(&mut self) -> Result<bool> {
         // Most steps want members that have been connected for a while.
-        if self.below(100) < 40 {
+        if self.below(100) < 50 {
             let until = self.truth.last_change() + HEALTH_INTERVAL + Duration::from_millis(300);
             std::thread::sleep(until.saturating_sub(now()));
         }
@@ -271,12 +276,12 @@ impl Walk {
         wishes[self.below(wishes.len())]
     }
 
-    fn ask(&mut self, wishes: &[Wish]) -> Result<()> {
+    fn ask(&mut self, wishes: &[Wish]) -> Result<bool> {
         let mut calls = Vec::new();
         for &wish in wishes {
             let Some(asked) = self.somebody(|walk, place| walk.config[&place] == Role::Voter)
             else {
-                return self.restart_somebody();
+                return Ok(false);
             };
             let (change, place) = match wish {
                 Wish::Add { learner } => {
@@ -305,7 +310,7 @@ impl Walk {
             self.answered(wish, &change, place, outcome);
         }
         self.settled = false;
-        Ok(())
+        Ok(true)
     }
 
     fn answered(
@@ -345,59 +350,49 @@ impl Walk {
         }
     }
 
-    fn kill_somebody(&mut self) -> Result<()> {
+    fn kill_somebody(&mut self) -> bool {
         let Some(place) = self.somebody(|_, _| true) else {
-            return self.restart_somebody();
+            return false;
         };
-        if self.costs_the_quorum(&[place]) && self.below(4) > 0 {
-            return self.restart_somebody();
+        if self.costs_the_quorum(&[place]) && self.below(6) > 0 {
+            return false;
         }
         self.tell(format!("kill m{place}"));
         self.kill(place);
         self.told.kills += 1;
-        Ok(())
+        true
     }
 
-    fn restart_somebody(&mut self) -> Result<()> {
-        let down: Vec<usize> = self
-            .config
-            .keys()
-            .copied()
+    fn restart_somebody(&mut self) -> bool {
+        let members = self.config.keys().copied();
+        let down: Vec<usize> = members
             .filter(|&place| !self.places[place].member.is_running())
             .collect();
         if down.is_empty() {
-            return self.heal_links();
+            return false;
         }
         let place = down[self.below(down.len())];
         self.tell(format!("start m{place}"));
         self.start_again(place);
-        Ok(())
+        true
     }
 
-    fn cut_something(&mut self) -> Result<()> {
+    fn cut_something(&mut self) -> bool {
         let cut = [Cut::Silent, Cut::Reset][self.below(2)];
         let Some(place) = self.somebody(|_, _| true) else {
-            return self.restart_somebody();
+            return false;
         };
-        let others: Vec<usize> = self
-            .config
-            .keys()
-            .copied()
-            .filter(|&other| other != place)
-            .collect();
+        let mut others: Vec<usize> = self.config.keys().copied().collect();
+        others.retain(|&other| other != place && !self.links.is_cut(place, other));
         if others.is_empty() {
-            return Ok(());
+            return false;
         }
-        let costs = self.costs_the_quorum(&[place]);
-        if costs && self.below(4) > 0 {
-            return self.heal_links();
+        // One link, or all of a member.
+        if self.below(3) > 0 {
+            others = vec![others[self.below(others.len())]];
+        } else if self.costs_the_quorum(&[place]) && self.below(6) > 0 {
+            return false;
         }
-        let alone = self.below(3) == 0 && !costs;
-        let others = if alone {
-            others
-        } else {
-            vec![others[self.below(others.len())]]
-        };
         self.tell(format!("cut m{place} from {others:?}, {cut:?}"));
         for other in others {
             self.links.cut(place, other, cut);
@@ -405,40 +400,37 @@ impl Walk {
             self.cut.insert((place.min(other), place.max(other)));
         }
         self.told.cuts += 1;
-        Ok(())
+        true
     }
 
-    fn heal_links(&mut self) -> Result<()> {
+    fn heal_links(&mut self) -> bool {
         if self.cut.is_empty() {
-            return Ok(());
+            return false;
         }
         self.tell(format!("heal {:?}", self.cut));
         for (a, b) in std::mem::take(&mut self.cut) {
             self.truth.heals(a, b, now());
         }
         self.links.heal();
-        Ok(())
+        true
     }
 
-    fn move_leader(&mut self) -> Result<()> {
-        let running = self.running();
-        let endpoint = |place: usize| self.places[place].member.endpoint();
-        let leader = running
-            .iter()
-            .find(|&&place| calls::leads(&endpoint(place)));
+    fn move_leader(&mut self) -> bool {
         let voters = self.of_role(Role::Voter);
-        let (Some(&leader), Some(id)) = (leader, {
-            let target = voters[self.below(voters.len())];
-            self.places[target].id
-        }) else {
-            return Ok(());
+        let target = voters[self.below(voters.len())];
+        let endpoint = |place: usize| self.places[place].member.endpoint();
+        let leads = |place: &usize| calls::leads(&endpoint(*place));
+        let (Some(leader), Some(id)) = (
+            self.running().into_iter().find(leads),
+            self.places[target].id,
+        ) else {
+            return false;
         };
-        let endpoint = self.places[leader].member.endpoint();
-        let outcome = calls::move_leader(&endpoint, id);
+        let outcome = calls::move_leader(&endpoint(leader), id);
         self.tell(format!(
-            "move the lead from m{leader} to {id:x}: {outcome:?}"
+            "move the lead from m{leader} to m{target}: {outcome:?}"
         ));
-        Ok(())
+        true
     }
 
     // ---- what happened
@@ -656,7 +648,7 @@ impl Walk {
         let load = self.load.take();
         let acknowledged = load.map(Load::finish).unwrap_or_default();
         self.told.writes = acknowledged.len();
-        self.heal_links()?;
+        self.heal_links();
         let deadline = Instant::now() + HEAL;
         let mut last_start = None::<Instant>;
         loop {
