@@ -76,7 +76,12 @@ async fn ask(endpoint: &str, timeout: Duration) -> Result<Answer, String> {
     let late = |_| format!("no answer within {timeout:?}");
     let metrics = tokio::time::timeout(timeout, metrics(endpoint));
     let (answer, metrics) = tokio::join!(tokio::time::timeout(timeout, calls(endpoint)), metrics);
-    let mut answer = answer.map_err(late)?.map_err(|error| error.to_string())?;
+    let mut answer = answer.map_err(late)?.map_err(|error| {
+        // The endpoint is said beside it.
+        let text = error.to_string();
+        let told = text.strip_prefix(&format!("cannot connect to {endpoint}: "));
+        told.unwrap_or(&text).to_owned()
+    })?;
     if let Ok(Ok(metrics)) = metrics {
         answer.program = program(&metrics);
         answer.connected = Some(connected(&metrics));

@@ -309,8 +309,8 @@ fn agreement(cluster: &Cluster, findings: &mut Vec<Finding>) {
             "memberships_differ",
             None,
             format!(
-                "{} see another membership than {}",
-                others.join(", and "),
+                "not all see the same membership: it is another one for {} than for {}",
+                others.join(" and for "),
                 names(who)
             ),
             "a member that has not applied the last change yet catches up by itself; look again, and if it stays so, treat it as a member that is cut off",
@@ -462,7 +462,7 @@ fn uncommitted(path: &str, stopped: &Stopped, findings: &mut Vec<Finding>) {
             Severity::Note,
             "disk_has_uncommitted_entries",
             Some(stopped.member),
-            format!("the last {tail} entries of the log in {path} are not known there to be committed"),
+            format!("entries at the end of the log in {path} that are not known there to be committed: {tail}"),
             "nothing: with a quorum the next leader decides; without one, `quorate util recover` keeps them",
         ));
     }

@@ -25,6 +25,8 @@ mod findings;
 mod json;
 mod report;
 mod seen;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::path::PathBuf;

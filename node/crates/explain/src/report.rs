@@ -168,7 +168,7 @@ fn cluster(id: u64, asked: &[&Asked], failures: &[(&str, &str)]) -> Cluster {
         member.life = life(member, leader.filter(|_| decides), leaders_answer);
     }
 
-    let view = view(&members, leader, furthest.unwrap_or(0));
+    let view = view(&members, leader.filter(|_| decides), furthest.unwrap_or(0));
     let verdicts = verdicts(&view);
     let now = verdicts
         .first()
@@ -289,8 +289,10 @@ fn verdicts(view: &View) -> Vec<Verdict> {
     steps.extend(learners.map(|learner| Step::Promote(learner.id)));
     steps.extend(view.members.iter().map(|member| Step::Remove(member.id)));
     steps.extend(view.members.iter().map(|member| Step::Restart(member.id)));
-    let others = view.voters().filter(|voter| Some(voter.id) != view.leader);
-    steps.extend(others.map(|voter| Step::MoveLeader(voter.id)));
+    if let Some(leader) = view.leader {
+        let others = view.voters().filter(|voter| voter.id != leader);
+        steps.extend(others.map(|voter| Step::MoveLeader(voter.id)));
+    }
     steps
         .into_iter()
         .map(|step| quorum::judge(view, step, Policy::default()))

@@ -1,14 +1,16 @@
 //! What a member's disk says, without changing a byte of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::etcdserverpb::{AlarmMember, AlarmType};
 use backend::{Applied, Backend, Bucket, View};
-use membership::{Member, MemberId, Membership};
+use membership::{Change, Member, MemberId, Membership};
 use prost::Message as _;
+use raftpb::conf::decode_conf_change;
+use raftpb::{ConfChangeType, Entry};
 use seams::Disk;
 use snap::Snapshotter;
 use wal::SnapshotRecord;
@@ -63,9 +65,9 @@ pub struct Survey {
     pub applied: Applied,
     /// The store's revision at that entry.
     pub revision: i64,
-    /// Who belongs to the cluster, by the database.
+    /// Who belongs to the cluster, by the database and what is committed behind it.
     pub members: Vec<Member>,
-    /// Who was removed, by the database.
+    /// Who was removed, likewise.
     pub removed: BTreeSet<MemberId>,
     /// The cluster's version, `3.7.0`.
     pub cluster_version: Option<String>,
@@ -222,6 +224,17 @@ pub(crate) fn look(
     let view = backend.view();
     let membership = Membership::load(&view, cluster, member, usize::MAX)
         .map_err(|error| Error::Membership(path.clone(), error))?;
+    let mut members = membership
+        .members()
+        .map(|member| (member.id, member.clone()))
+        .collect();
+    let mut removed = membership.removed().collect();
+    let committed = log.hard_state.commit;
+    for entry in &log.entries {
+        if entry.index > applied.index && entry.index <= committed {
+            change(entry, &mut members, &mut removed);
+        }
+    }
     Ok(Survey {
         paths: paths.clone(),
         member,
@@ -230,12 +243,45 @@ pub(crate) fn look(
         log,
         applied,
         revision: revision(&view)?,
-        members: membership.members().cloned().collect(),
-        removed: membership.removed().collect(),
+        members: members.into_values().collect(),
+        removed,
         cluster_version: membership.version().map(ToString::to_string),
         alarms: alarms(&view)?,
         database_bytes: backend.size_bytes(),
     })
+}
+
+/// What a conf change that is committed and not in the database yet will do. One that cannot be read does
+/// nothing, as when it is applied.
+fn change(
+    entry: &Entry,
+    members: &mut BTreeMap<MemberId, Member>,
+    removed: &mut BTreeSet<MemberId>,
+) {
+    let change = decode_conf_change(entry).ok();
+    let Some(change) = change.and_then(|change| Change::decode(&change).ok()) else {
+        return;
+    };
+    let id = change.node;
+    match change.kind {
+        ConfChangeType::ConfChangeAddNode | ConfChangeType::ConfChangeAddLearnerNode => {
+            if let Some(member) = members.get_mut(&id) {
+                member.is_learner &= !change.is_promote;
+            } else if !removed.contains(&id) {
+                members.insert(id, change.member);
+            }
+        }
+        ConfChangeType::ConfChangeRemoveNode => {
+            if members.remove(&id).is_some() {
+                removed.insert(id);
+            }
+        }
+        ConfChangeType::ConfChangeUpdateNode => {
+            if let Some(member) = members.get_mut(&id) {
+                member.peer_urls = change.member.peer_urls;
+            }
+        }
+    }
 }
 
 /// The highest revision of the database: of its last key, or of the last compaction, whichever is

@@ -7,6 +7,7 @@ mod cluster;
 mod cost;
 mod documented;
 mod etcdctl;
+mod explain;
 mod load;
 mod membership;
 mod recover;
