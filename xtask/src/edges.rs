@@ -90,12 +90,14 @@ pub(crate) const ROOMS: &[Room] = &[
     room("explain", &["api", "local", "quorum", "seams", "util"]),
     room(
         "quorate",
-        &["bench", "explain", "local", "rpc", "seams", "server", "util"],
+        &[
+            "bench", "explain", "local", "rpc", "seams", "server", "util",
+        ],
     ),
     // the operator
-    room("crd", &[]),
+    pure("crd", &[]),
     pure("planner", &["quorum"]),
-    room("manifests", &["crd"]),
+    pure("manifests", &["crd"]),
     room(
         "quorate-operator",
         &["api", "crd", "manifests", "planner", "quorum"],

@@ -101,7 +101,7 @@ const LANES: &[Lane] = &[
         name: "kube",
         budget_s: 120,
         packages: Packages::These(&["kubetest"]),
-        needs: &["etcd", "kube", "kubeload"],
+        needs: &["etcd", "helm", "kube", "kubeload"],
         at_once: 1,
         threads: 1,
     },
