@@ -200,7 +200,7 @@ impl Planner<'_> {
                 (crate::Pod::Unknown, _) => self.unreadable(&member, Part::Pod),
                 (_, true) => self.wait(WaitingOn::MemberCannotStart {
                     member,
-                    how: crate::Broken::Volume,
+                    how: crate::Broken::NoVolume,
                 }),
                 (_, false) => self.wait(WaitingOn::MemberStarting {
                     member,
@@ -217,6 +217,9 @@ impl Planner<'_> {
                 member,
                 node_silent,
             });
+        }
+        if pod.node_silent && !self.facts.healthy(object) {
+            return self.wait(WaitingOn::NodeSilent { member });
         }
         if let PodPhase::Pending(pending) = pod.phase {
             let pending = Some(pending);

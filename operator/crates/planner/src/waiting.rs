@@ -111,6 +111,11 @@ pub enum WaitingOn {
         /// Its node is silent: this may last for ever, and the member may come back.
         node_silent: bool,
     },
+    /// A member's node does not report any more, and nobody knows how the member is.
+    NodeSilent {
+        /// The member.
+        member: String,
+    },
     /// A learner gets the log.
     LearnerCatchingUp {
         /// The learner.
@@ -251,8 +256,6 @@ pub enum Wish {
     Shrink,
     /// The restart of a healthy member.
     Roll,
-    /// Defragmentation.
-    Defragment,
 }
 
 /// How a Pod cannot start.
@@ -264,6 +267,8 @@ pub enum Broken {
     Image,
     /// Its claim is not bound.
     Volume,
+    /// Its volume is gone, and a member that had data never starts on an empty disk.
+    NoVolume,
     /// Its container cannot be made.
     Config,
     /// It ends as often as it starts.
@@ -346,6 +351,7 @@ impl WaitingOn {
             WaitingOn::MemberCannotStart { .. } => "MemberCannotStart",
             WaitingOn::MemberSettling { .. } => "MemberSettling",
             WaitingOn::PodTerminating { .. } => "PodTerminating",
+            WaitingOn::NodeSilent { .. } => "NodeSilent",
             WaitingOn::LearnerCatchingUp { .. } => "LearnerCatchingUp",
             WaitingOn::ReplacementDue { .. } => "ReplacementDue",
             WaitingOn::ReplacementsUsedUp { .. } => "ReplacementsUsedUp",
@@ -374,6 +380,7 @@ impl WaitingOn {
             | WaitingOn::MemberCannotStart { member, .. }
             | WaitingOn::MemberSettling { member, .. }
             | WaitingOn::PodTerminating { member, .. }
+            | WaitingOn::NodeSilent { member }
             | WaitingOn::LearnerCatchingUp { member, .. }
             | WaitingOn::ReplacementDue { member, .. }
             | WaitingOn::ReplacementsUsedUp { member, .. }
@@ -518,7 +525,6 @@ impl Display for WaitingOn {
                     Wish::Grow => "add a member",
                     Wish::Shrink => "take a healthy member away",
                     Wish::Roll => "restart a healthy member",
-                    Wish::Defragment => "defragment a member",
                 };
                 write!(f, "voter {member} is in doubt")?;
                 if let Some(for_ms) = for_ms {
@@ -555,6 +561,9 @@ impl Display for WaitingOn {
                 "the pod of {member} is to go, but its node is silent: it is not gone, and may \
                  come back"
             ),
+            WaitingOn::NodeSilent { member } => {
+                write!(f, "the node of {member} is silent")
+            }
             WaitingOn::LearnerCatchingUp {
                 member,
                 behind,
@@ -663,6 +672,7 @@ impl Display for Broken {
             Broken::Unschedulable => Pending::Unschedulable.fmt(f),
             Broken::Image => Pending::Image.fmt(f),
             Broken::Volume => Pending::Volume.fmt(f),
+            Broken::NoVolume => f.write_str("its volume is gone"),
             Broken::Config => Pending::Config.fmt(f),
             Broken::CrashLooping { restarts } => write!(f, "it has ended {restarts} times"),
         }

@@ -169,8 +169,21 @@ impl Planner<'_> {
     /// Nobody may decide without the survivor: two of three that come back from silent nodes
     /// would be a second cluster under the same id.
     fn stop_the_others(&mut self, survivor: &str, others_are_gone: bool) -> Next {
+        let may_return: Vec<_> = self
+            .facts
+            .last_voters()
+            .filter(|object| object.name != survivor)
+            .filter(|object| pod(object).is_some_and(|pod| pod.node_silent))
+            .map(|object| object.name.clone())
+            .collect();
+        let needed = need(self.facts.last_voters().count());
+        if may_return.len() >= needed && !others_are_gone {
+            return self.wait(WaitingOn::OthersMayDecide {
+                members: may_return,
+                needed,
+            });
+        }
         let mut leaving = false;
-        let mut may_return = Vec::new();
         for object in self.facts.objects.clone() {
             if object.name == survivor {
                 continue;
@@ -182,30 +195,12 @@ impl Planner<'_> {
                 Next::Idle => {}
                 act => return act,
             }
-            match pod(object) {
-                Some(pod) if pod.node_silent => {
-                    if object.last_role == Some(Role::Voter) {
-                        may_return.push(object.name.clone());
-                    }
-                }
-                Some(_) => {
-                    self.wait_for(object);
-                    leaving = true;
-                }
-                None => {}
+            if pod(object).is_some_and(|pod| !pod.node_silent) {
+                self.wait_for(object);
+                leaving = true;
             }
         }
-        if leaving {
-            return Next::Wait;
-        }
-        let needed = need(self.facts.last_voters().count());
-        if may_return.len() >= needed && !others_are_gone {
-            return self.wait(WaitingOn::OthersMayDecide {
-                members: may_return,
-                needed,
-            });
-        }
-        Next::Idle
+        if leaving { Next::Wait } else { Next::Idle }
     }
 
     /// The survivor's Pod would recover again each time it is made: it is replaced by an
@@ -406,8 +401,9 @@ impl Planner<'_> {
                 answering,
                 volumes: self.facts.objects.len(),
             }),
-            // They are on their way.
-            Some(OperationKind::Wake) if !self.is_overdue() && !self.waiting.is_empty() => {}
+            // They are on their way, and were stopped on purpose.
+            Some(OperationKind::Wake | OperationKind::RollMember { .. })
+                if !self.is_overdue() && !self.waiting.is_empty() => {}
             _ if answering >= needed => self.note(WaitingOn::NoLeader { answering, needed }),
             _ => {
                 let survivors = self.survivors();

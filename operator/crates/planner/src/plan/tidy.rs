@@ -1,12 +1,10 @@
 //! What needs no operation: strangers are named, objects are found again, what was left behind is
 //! taken away, labels and alarms; and the deletion of the whole.
 
-use quorum::Step;
-
 use crate::facts::{answer, pod, volume};
 use crate::{
-    Action, AlarmKind, MemberObject, OperationKind, Part, Pod, PodPhase, Retention, VolumePhase,
-    WaitingOn, Why, Wish,
+    Action, AlarmKind, MemberObject, OperationKind, Part, Pod, PodPhase, Retention, Role,
+    VolumePhase, WaitingOn, Why,
 };
 
 use super::{Next, Planner};
@@ -125,6 +123,9 @@ impl Planner<'_> {
             Some(OperationKind::RemoveMember { member }) => Some(member),
             _ => None,
         };
+        if self.is_promoting() {
+            return Next::Idle;
+        }
         for object in self.facts.objects.clone() {
             let voter = self.is_voter(object) && leaving != Some(&object.name);
             if let Some(pod) = pod(object)
@@ -140,6 +141,18 @@ impl Planner<'_> {
             }
         }
         Next::Idle
+    }
+
+    /// One of two has its vote: nothing comes between it and the other one's.
+    fn is_promoting(&self) -> bool {
+        let Some(OperationKind::AddMembers { members }) =
+            self.facts.operation().map(|operation| &operation.kind)
+        else {
+            return false;
+        };
+        let roles = members.iter().filter_map(|name| self.facts.object(name));
+        let roles: Vec<_> = roles.filter_map(|object| self.facts.role(object)).collect();
+        roles.contains(&Role::Voter) && roles.contains(&Role::Learner)
     }
 
     /// NOSPACE: compact, defragment (the leader last), disarm. CORRUPT is `replace`'s, but for
@@ -206,30 +219,14 @@ impl Planner<'_> {
                 });
                 continue;
             }
-            if let Some(act) = self.defragment(object, answer.id) {
-                return act;
-            }
+            // A member goes on serving while it is rewritten, and the alarm has stopped all
+            // writes: it is not put off for a voter in doubt.
+            return Next::Act(Action::Defragment {
+                name: object.name.clone(),
+                id: answer.id,
+            });
         }
         Next::Idle
-    }
-
-    /// Like a restart: a member may stand still while it is rewritten. With one or two voters the
-    /// alarm has stopped the writes already.
-    fn defragment(&mut self, object: &MemberObject, id: quorum::MemberId) -> Option<Next> {
-        let alone = self.facts.voters() <= 2;
-        if !alone && !self.facts.judge(Step::Restart(id)).allowed() {
-            let voter = self.facts.other_in_doubt(Some(object)).unwrap_or(object);
-            self.note(WaitingOn::VoterInDoubt {
-                member: voter.name.clone(),
-                wanted: Wish::Defragment,
-                for_ms: self.facts.in_doubt_ms(voter),
-            });
-            return None;
-        }
-        Some(Next::Act(Action::Defragment {
-            name: object.name.clone(),
-            id,
-        }))
     }
 
     /// `minAvailable`, an integer: enough voters for the quorum of the larger of what is and what

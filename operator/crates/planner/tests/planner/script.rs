@@ -1,0 +1,452 @@
+//! Stories in `testdata`: commands to a world above `---`, what the planner says below.
+//! `QUORATE_BLESS=1 cargo test -p planner` writes what is below; read its diff as code.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use planner::{
+    Action, AlarmKind, ClusterId, MemberId, Pending, Plan, RecoverOrder, Retention, Role, Version,
+    check, plan,
+};
+
+use crate::world::{Disk, DiskPhase, HOUR, Kept, MINUTE, Phase, World, name, number};
+
+/// Time passes in steps of this while there is nothing to do.
+const STEP_MS: u64 = 5000;
+/// A story is over when nothing was done for so long.
+const QUIET_MS: u64 = 25 * MINUTE;
+const STEPS_MAX: usize = 2000;
+
+#[test]
+fn stories() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let bless = std::env::var_os("QUORATE_BLESS").is_some();
+    let mut files = Vec::new();
+    find(&folder, &mut files);
+    files.sort();
+    assert!(files.len() >= 40, "{} stories", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (commands, expected) = text.split_once("---\n").unwrap_or((&text, ""));
+        assert!(
+            text.starts_with("# "),
+            "{}: the first line says what it proves",
+            file.display()
+        );
+        let told = std::panic::catch_unwind(|| tell(&file, commands));
+        let Ok(got) = told else {
+            wrong.push(format!("{} panics, see above", file.display()));
+            continue;
+        };
+        if bless {
+            std::fs::write(&file, format!("{}---\n{got}", commands)).unwrap();
+        } else if got != expected {
+            wrong.push(format!("{}:\n{got}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn find(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+fn tell(file: &Path, commands: &str) -> String {
+    let mut story = Story {
+        world: World::asked_for(3),
+        out: String::new(),
+    };
+    for line in commands.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        let mut words = line.split_whitespace();
+        if let Some(command) = words.next() {
+            let words: Vec<_> = words.collect();
+            story.command(command, &words, &format!("{}: {line}", file.display()));
+        }
+    }
+    story.out
+}
+
+pub struct Story {
+    pub world: World,
+    pub out: String,
+}
+
+impl Story {
+    fn command(&mut self, command: &str, words: &[&str], place: &str) {
+        let world = &mut self.world;
+        let first = words.first().copied().unwrap_or_default();
+        let who = || number(first);
+        match command {
+            "new" => *world = World::asked_for(first.parse().unwrap()),
+            "cluster" => *world = World::settled(first.parse().unwrap()),
+            "spec" => spec(world, words),
+            "policy" => policy(world, words),
+            "bad" => {
+                let why = match words[1] {
+                    "unschedulable" => Pending::Unschedulable,
+                    "image" => Pending::Image,
+                    "volume" => Pending::Volume,
+                    "config" => Pending::Config,
+                    "crashes" => Pending::Starting,
+                    other => panic!("{place}: {other}"),
+                };
+                world.bad_revisions.insert(first.to_owned(), why);
+            }
+            "good" => {
+                world.bad_revisions.remove(first);
+            }
+            "silence" => world.silence_node(who(), false),
+            "returns" => world.node_returns(who()),
+            "lose-pod" => world.lose_pod(who()),
+            "lose-volume" => world.lose_volume(who()),
+            "lose-node" => world.lose_node(who()),
+            "volume" => {
+                let disk = world
+                    .members
+                    .get_mut(&who())
+                    .and_then(|m| m.volume.as_mut());
+                disk.unwrap().phase = match words[1] {
+                    "lost" => DiskPhase::Lost,
+                    "terminating" => DiskPhase::Terminating,
+                    other => panic!("{place}: {other}"),
+                };
+            }
+            "damage" => world.damage_disk(who()),
+            "terminate" | "end" => {
+                let pod = world.members.get_mut(&who()).and_then(|m| m.pod.as_mut());
+                let terminates = command == "terminate";
+                pod.unwrap().phase = if terminates {
+                    Phase::Terminating
+                } else {
+                    Phase::Ended
+                };
+                world.look();
+            }
+            "leader" => {
+                world.leader = Some(who());
+                world.look();
+            }
+            "behind" => world.members.get_mut(&who()).unwrap().caught_up = false,
+            "corrupt" => {
+                world.alarms.insert((who(), AlarmKind::Corrupt));
+            }
+            "no-space" => {
+                world.alarms.insert((who(), AlarmKind::NoSpace));
+            }
+            "size" => {
+                let member = world.members.get_mut(&who()).unwrap();
+                member.db_size = words[1].parse().unwrap();
+                member.db_in_use = words[2].parse().unwrap();
+            }
+            "delete" => world.members.get_mut(&who()).unwrap().deletion_asked = true,
+            "lose-object" => {
+                let member = world.members.remove(&who()).unwrap();
+                let volume = member.volume.unwrap_or(Disk::empty());
+                world.kept.insert(
+                    who(),
+                    Kept {
+                        released: false,
+                        written: volume.written,
+                    },
+                );
+                world.look();
+            }
+            "removed-by-hand" => {
+                world.config.remove(&who());
+                world.look();
+            }
+            "stranger" => {
+                world.stranger = match first {
+                    "voter" => Some(Role::Voter),
+                    "learner" => Some(Role::Learner),
+                    _ => None,
+                }
+            }
+            "other-cluster" => world.cluster_id = ClusterId(0xdead),
+            "unreadable" => {
+                world.unreadable.insert(who());
+            }
+            "readable" => world.unreadable.clear(),
+            "kept" => {
+                let kept = Kept {
+                    released: words.contains(&"released"),
+                    written: true,
+                };
+                world.kept.insert(who(), kept);
+                if !kept.released {
+                    let peer = crate::world::Peer {
+                        role: Role::Voter,
+                        started: true,
+                    };
+                    world.config.insert(who(), peer);
+                }
+            }
+            "forget-record" => {
+                world.recorded = planner::Recorded {
+                    member_number_next: 0,
+                    ..planner::Recorded::default()
+                };
+            }
+            "learners-max" => world.learners_max = first.parse().unwrap(),
+            "recover" => {
+                world.wanted.recover = Some(RecoverOrder {
+                    id: "order-1".to_owned(),
+                    cluster_id: if words.contains(&"wrong-cluster") {
+                        ClusterId(0xbad)
+                    } else {
+                        world.cluster_id
+                    },
+                    survivor: first.to_owned(),
+                    others_are_gone: words.contains(&"others-are-gone"),
+                });
+            }
+            "withdraw" => world.wanted.recover = None,
+            "writes" => world.store_revision += 100,
+            "pass" => {
+                let until = world.now + span(first);
+                while self.world.now < until {
+                    let left = until - self.world.now;
+                    self.world.pass(left.min(STEP_MS));
+                }
+            }
+            "plan" => {
+                let plan = self.plan(place);
+                self.tell_plan(&plan);
+            }
+            "act" => {
+                let plan = self.plan(place);
+                let action = plan
+                    .action
+                    .unwrap_or_else(|| panic!("{place}: nothing to do, {:?}", plan.waiting));
+                writeln!(self.out, "{}", words(&action)).unwrap();
+                self.world.act(&action).unwrap();
+            }
+            "until" => self.until(&words.join(" "), place),
+            "run" => {
+                let quiet = if first.is_empty() {
+                    QUIET_MS
+                } else {
+                    span(first)
+                };
+                self.run(quiet, place);
+            }
+            "show" => self.show(place),
+            other => panic!("{place}: no command {other}"),
+        }
+    }
+
+    /// The plan, checked.
+    fn plan(&self, place: &str) -> Plan {
+        let observed = self.world.observe();
+        let plan = plan(&observed, &self.world.policy);
+        if let Err(violation) = check(&observed, &self.world.policy, &plan) {
+            panic!("{place}: {violation}\n{}", self.world.line());
+        }
+        plan
+    }
+
+    fn tell_plan(&mut self, plan: &Plan) {
+        match &plan.action {
+            Some(action) => writeln!(self.out, "do   {}", words(action)).unwrap(),
+            None => writeln!(self.out, "do   nothing").unwrap(),
+        }
+        for reason in &plan.waiting {
+            let kind = match (reason.is_note(), reason.is_stalled(), reason.is_blocked()) {
+                (true, ..) => "note",
+                (_, true, _) => "STOP",
+                (_, _, true) => "HOLD",
+                _ => "wait",
+            };
+            writeln!(self.out, "{kind} {}: {reason}", reason.reason()).unwrap();
+        }
+    }
+
+    fn until(&mut self, text: &str, place: &str) {
+        for _ in 0..STEPS_MAX {
+            let plan = self.plan(place);
+            match plan.action {
+                Some(action) if action.to_string().contains(text) => return,
+                Some(action) => self.world.act(&action).unwrap(),
+                None => self.world.pass(STEP_MS),
+            }
+        }
+        panic!("{place}: never comes\n{}", self.world.line());
+    }
+
+    /// The order of steps as a table: what is done, and the voters that are healthy then.
+    pub fn run(&mut self, quiet_ms: u64, place: &str) {
+        let mut step = 0;
+        let mut said = Vec::new();
+        let mut quiet = 0;
+        while quiet < quiet_ms {
+            let plan = self.plan(place);
+            if let Some(action) = plan.action {
+                self.world.act(&action).unwrap();
+                step += 1;
+                let row = format!("{step:3} {}", words(&action));
+                let quorum = plan.summary.quorum;
+                let before = quorum.map_or("-".to_owned(), |q| {
+                    let learners = if q.learners > 0 {
+                        format!("+{}", q.learners)
+                    } else {
+                        String::new()
+                    };
+                    format!("{}/{}{learners}", q.healthy, q.voters)
+                });
+                writeln!(self.out, "{before:>6} {row}").unwrap();
+                quiet = 0;
+                said.clear();
+                if action == Action::ReleaseCluster {
+                    return;
+                }
+                assert!(step < STEPS_MAX, "{place}: goes on for ever\n{}", self.out);
+                continue;
+            }
+            let mut reasons = Vec::new();
+            for reason in plan.waiting.iter().filter(|reason| !reason.is_note()) {
+                let member = reason.member().unwrap_or_default();
+                let text = format!("{} {member}", reason.reason());
+                let text = text.trim().to_owned();
+                if !reasons.contains(&text) {
+                    reasons.push(text);
+                }
+            }
+            if reasons != said && !reasons.is_empty() {
+                writeln!(self.out, "{:>6}     ... {}", "", reasons.join(", ")).unwrap();
+            }
+            said = reasons;
+            quiet += STEP_MS;
+            self.world.pass(STEP_MS);
+        }
+        let plan = self.plan(place);
+        writeln!(self.out, "{:>6}     {}", "", plan.summary.phase.name()).unwrap();
+    }
+
+    fn show(&mut self, place: &str) {
+        let summary = self.plan(place).summary;
+        writeln!(self.out, "phase {}", summary.phase.name()).unwrap();
+        if let Some(q) = &summary.quorum {
+            writeln!(
+                self.out,
+                "quorum {} voters, {} learners, {} healthy, {} needed, {} may be lost, {} leads",
+                q.voters,
+                q.learners,
+                q.healthy,
+                q.needed,
+                q.tolerance,
+                name(leader(q.leader))
+            )
+            .unwrap();
+        }
+        for member in &summary.members {
+            let role = match (member.role, member.leads) {
+                (Some(Role::Voter), true) => "leader",
+                (Some(Role::Voter), false) => "voter",
+                (Some(Role::Learner), _) => "learner",
+                (None, _) => "no member",
+            };
+            let health = if member.healthy {
+                "healthy"
+            } else {
+                "in doubt"
+            };
+            let revision = member.revision.as_deref().unwrap_or("no pod");
+            writeln!(self.out, "{} {role}, {health}, {revision}", member.name).unwrap();
+        }
+        for condition in &summary.conditions {
+            writeln!(
+                self.out,
+                "{}={:?} {} {}",
+                condition.kind.name(),
+                condition.status,
+                condition.reason,
+                condition.message
+            )
+            .unwrap();
+        }
+    }
+}
+
+/// An action with names for ids.
+fn words(action: &Action) -> String {
+    match action {
+        Action::MoveLeader { from, to } => {
+            let (from, to) = (name(leader(*from)), name(leader(*to)));
+            format!("move the leader from {from} to {to}")
+        }
+        _ => action.to_string(),
+    }
+}
+
+fn leader(id: MemberId) -> u64 {
+    id.0 - 0xa0
+}
+
+fn spec(world: &mut World, words: &[&str]) {
+    world.wanted.generation += 1;
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let wanted = &mut world.wanted;
+        match key {
+            "replicas" => wanted.replicas = value.parse().unwrap(),
+            "revision" => {
+                wanted.revision = value.to_owned();
+                let version = wanted.version;
+                world.versions.insert(value.to_owned(), version);
+            }
+            "version" => {
+                wanted.version = Version::parse(value).unwrap();
+                wanted.revision = format!("v{value}");
+                let (revision, version) = (wanted.revision.clone(), wanted.version);
+                world.versions.insert(revision, version);
+            }
+            "paused" => wanted.paused = true,
+            "resumed" => wanted.paused = false,
+            "deletion" => wanted.deletion_asked = true,
+            "protected" => wanted.deletion_protection = true,
+            "unprotected" => wanted.deletion_protection = false,
+            "retain" => wanted.retention = Retention::Retain,
+            "delete" => wanted.retention = Retention::Delete,
+            "adopt" => wanted.adopt = true,
+            other => panic!("no field {other}"),
+        }
+    }
+}
+
+fn policy(world: &mut World, words: &[&str]) {
+    for word in words {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let policy = &mut world.policy;
+        match key {
+            "even" => policy.allow_even_replicas = true,
+            "outage" => policy.accept_outage = true,
+            "evict" => policy.evict_with_outage = true,
+            "no-budget" => policy.budget = false,
+            "replace-after" if value == "never" => policy.replace_failed_after_ms = None,
+            "replace-after" => policy.replace_failed_after_ms = Some(span(value)),
+            "per-hour" => policy.replacements_per_hour_max = value.parse().unwrap(),
+            other => panic!("no policy {other}"),
+        }
+    }
+}
+
+fn span(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number: u64 = number.parse().unwrap();
+    number
+        * match unit {
+            "s" => 1000,
+            "m" => MINUTE,
+            "h" => HOUR,
+            _ => panic!("{text} is no time"),
+        }
+}
