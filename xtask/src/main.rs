@@ -9,6 +9,7 @@
 //! tidy  → the drawn edges (edges.rs), pure rooms, licences, sources, file sizes
 //! more  → the long lanes (more.rs), starting at a place that the commit gives
 //! tools → real etcd, its tools and Kubernetes, built from the Go module proxy into a cache of the user
+//! images → release programs and the libraries they need, as OCI layouts at target/images
 //! ```
 #![forbid(unsafe_code)]
 #![expect(
@@ -20,6 +21,7 @@ mod build;
 mod check;
 mod deny;
 mod edges;
+mod images;
 mod lanes;
 mod more;
 mod place;
@@ -51,6 +53,7 @@ fn run(words: &[String]) -> Result<()> {
     };
     match word {
         "tools" => tools::command(rest),
+        "images" => images::command(rest),
         "check" => check::command(),
         "ci" => lanes::command(rest),
         "more" => more::command(rest),
@@ -62,7 +65,7 @@ fn run(words: &[String]) -> Result<()> {
             Ok(())
         }
         other => Err(format!(
-            "unknown word {other:?}, expected one of tools, check, ci, more, tidy, crds, bless, help"
+            "unknown word {other:?}, expected one of tools, images, check, ci, more, tidy, crds, bless, help"
         )),
     }
 }
@@ -71,7 +74,10 @@ const HELP: &str = "\
 cargo xtask WORD
 
   tools [NAME..] build etcd and its tools, kube-apiserver, kube-controller-manager and kubectl into the user's
-                 cache, link them at target/tools; the names: etcd, benchmark, helm, kube, kubeload
+                 cache, link them at target/tools; the names: etcd, benchmark, helm, kube, kubeload; and what
+                 whole nodes of Kubernetes need, which is built only when it is named: kube-node, containerd, coredns
+  images [NAME..] an OCI layout and a tar of quorate and quorate-operator at target/images (= make images); QUORATE_VERSION
+                 in the environment is built in and becomes the tag
   check          cargo fmt --check, clippy without warnings, tidy
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds

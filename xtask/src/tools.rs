@@ -47,6 +47,14 @@ const HELM_LINK_FLAGS: &str = "-s -w \
      -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 \
      -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37";
 
+/// Containerd says v2 without its variable.
+const CONTAINERD_LINK_FLAGS: &str =
+    "-s -w -X github.com/containerd/containerd/v2/version.Version=v2.4.2";
+
+/// What a node of Kubernetes runs, and the names of a cluster: minutes to build, and of use to root only.
+/// They are built when they are named, by `make test-kube` and `make run-kube`.
+pub(crate) const NODE: &[&str] = &["kube-node", "containerd", "coredns"];
+
 /// Seconds to build, so that every run of tests may ask for them; the others are for those who need them.
 pub(crate) const QUICK: &[&str] = &["etcd", "benchmark", "history"];
 
@@ -173,6 +181,84 @@ const TOOLSETS: &[Toolset] = &[
             version: Some(("version --template {{.Version}}", "v3.22.0")),
         }],
     },
+    // A module of its own with the same requirements, so that the sums of the API server's stay as they are;
+    // most packages come out of Go's cache.
+    Toolset {
+        name: "kube-node",
+        module: "tests/tools/kube-node",
+        sources: &["pause", "clusterpki"],
+        link_flags: KUBE_LINK_FLAGS,
+        programs: &[
+            Program {
+                name: "pause",
+                package: "./pause",
+                kind: Kind::Main,
+                version: None,
+            },
+            Program {
+                name: "clusterpki",
+                package: "./clusterpki",
+                kind: Kind::Main,
+                version: None,
+            },
+            Program {
+                name: "kube-scheduler",
+                package: "k8s.io/kubernetes/cmd/kube-scheduler",
+                kind: Kind::Main,
+                version: Some(("--version", "Kubernetes v1.37.2")),
+            },
+            Program {
+                name: "kube-proxy",
+                package: "k8s.io/kubernetes/cmd/kube-proxy",
+                kind: Kind::Main,
+                version: Some(("--version", "Kubernetes v1.37.2")),
+            },
+            Program {
+                name: "kubelet",
+                package: "k8s.io/kubernetes/cmd/kubelet",
+                kind: Kind::Main,
+                version: Some(("--version", "Kubernetes v1.37.2")),
+            },
+        ],
+    },
+    Toolset {
+        name: "containerd",
+        module: "tests/tools/containerd",
+        sources: &[],
+        link_flags: CONTAINERD_LINK_FLAGS,
+        programs: &[
+            Program {
+                name: "containerd",
+                package: "github.com/containerd/containerd/v2/cmd/containerd",
+                kind: Kind::Main,
+                version: Some(("--version", "v2.4.2")),
+            },
+            Program {
+                name: "containerd-shim-runc-v2",
+                package: "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+                kind: Kind::Main,
+                version: Some(("-v", "v2.4.2")),
+            },
+            Program {
+                name: "ctr",
+                package: "github.com/containerd/containerd/v2/cmd/ctr",
+                kind: Kind::Main,
+                version: Some(("--version", "v2.4.2")),
+            },
+        ],
+    },
+    Toolset {
+        name: "coredns",
+        module: "tests/tools/coredns",
+        sources: &["."],
+        link_flags: "-s -w",
+        programs: &[Program {
+            name: "coredns",
+            package: ".",
+            kind: Kind::Main,
+            version: Some(("-version", "CoreDNS-1.15.0")),
+        }],
+    },
     // Our own load, with Kubernetes' Go client, in the module that pins it.
     Toolset {
         name: "kubeload",
@@ -196,7 +282,7 @@ enum Kind {
     Tests { tag: &'static str },
 }
 
-/// `cargo xtask tools [NAME..]`: all of them, or the named ones.
+/// `cargo xtask tools [NAME..]`: all of them but a node's, or the named ones.
 pub(crate) fn command(chosen: &[String]) -> Result<()> {
     let names: Vec<&str> = TOOLSETS.iter().map(|set| set.name).collect();
     if let Some(unknown) = chosen.iter().find(|name| !names.contains(&name.as_str())) {
@@ -207,7 +293,10 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
     }
     let start = Instant::now();
     let wanted: Vec<&str> = match chosen {
-        [] => names,
+        [] => names
+            .into_iter()
+            .filter(|name| !NODE.contains(name))
+            .collect(),
         _ => chosen.iter().map(String::as_str).collect(),
     };
     if let Some(missing) = ensure(&wanted).into_values().next() {
