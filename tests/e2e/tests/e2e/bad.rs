@@ -325,7 +325,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     drop(unmount);
 }
 
-struct Unmount(PathBuf);
+pub struct Unmount(pub PathBuf);
 
 impl Drop for Unmount {
     fn drop(&mut self) {

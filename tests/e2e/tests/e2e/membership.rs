@@ -2,8 +2,10 @@
 //! only ours refuses says why.
 
 mod bad;
+mod calls;
 mod digest;
 mod identity;
+mod learners;
 mod mixed;
 mod table;
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use testkit::{Cluster, Etcdctl, Kind, Member, Spec, eventually, left_out};
 
+use crate::documented;
+
 use super::{MISSING, NOBODY, NOT_ENOUGH_STARTED, add_learner, id_of, verdict, wait_connected};
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// An unstarted voter is added, and removed again if that was allowed.
     AddVoter,
@@ -41,6 +43,27 @@ use Step::{
     PromoteUnstarted, PromoteVoter, RemoveAdded, RemoveAsked, RemoveDead, RemoveHealthy,
     RemoveUnknown, UpdateToTaken, UpdateUnknown,
 };
+
+impl Step {
+    /// As the document says it.
+    fn words(self) -> &'static str {
+        match self {
+            AddVoter | AddVoterToStay => "add a voter",
+            AddLearner | AddLearnerToStay => "add a learner",
+            PromoteUnstarted => "promote a learner that has not started",
+            PromoteLearner => "promote the learner",
+            PromoteVoter => "promote a voter",
+            PromoteUnknown => "promote an unknown member",
+            RemoveAdded => "remove the added member",
+            RemoveHealthy => "remove a healthy voter",
+            RemoveAsked => "remove the one that is asked",
+            RemoveDead => "remove the dead one",
+            RemoveUnknown => "remove an unknown member",
+            UpdateUnknown => "update an unknown member",
+            UpdateToTaken => "give it the URL of another",
+        }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Expected {
@@ -282,13 +305,14 @@ fn every_step_in_every_situation_has_etcds_verdict_or_a_stricter_one() {
     let queue = Mutex::new(todo.iter());
     let wrong = Mutex::new(Vec::new());
     let missing = Mutex::new(false);
+    let said = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().expect("no panic holds it").next();
                     let Some(situation) = next else { return };
-                    match differences(situation) {
+                    match differences(situation, &said) {
                         Some(mut found) => wrong.lock().expect("as above").append(&mut found),
                         None => *missing.lock().expect("as above") = true,
                     }
@@ -299,17 +323,72 @@ fn every_step_in_every_situation_has_etcds_verdict_or_a_stricter_one() {
     if missing.into_inner().expect("as above") {
         return left_out("membership_table", MISSING);
     }
-    let wrong = wrong.into_inner().expect("as above");
+    let mut wrong = wrong.into_inner().expect("as above");
+    let said = said.into_inner().expect("as above");
+    wrong.append(&mut undocumented(&said));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn differences(situation: &Situation) -> Option<Vec<String>> {
+/// What a step of a situation came to at ours.
+type Said = (&'static str, Step, String);
+
+/// Every row of the document is what ours says there, and every refusal of ours has its row.
+fn undocumented(said: &[Said]) -> Vec<String> {
+    let rows = documented::table("membership.md", "## What is refused, and what to do");
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let [situation, step, pattern, remedy] = &row[..] else {
+            panic!("four cells are expected: {row:?}");
+        };
+        assert!(!remedy.is_empty(), "no remedy: {row:?}");
+        let asked = SITUATIONS.iter().any(|known| {
+            let mut steps = known.rows.iter();
+            known.name == situation && steps.any(|(known, _)| known.words() == step)
+        });
+        if !asked {
+            wrong.push(format!("{situation}: {step}: nobody asks for it"));
+        }
+        for (_, _, text) in of_row(said, row) {
+            if !documented::is(text, pattern) {
+                wrong.push(format!(
+                    "{situation}: {step}: expected\n  {pattern}\nsaid\n  {text}"
+                ));
+            }
+        }
+    }
+    for one @ (situation, step, text) in said {
+        let described = |row: &documented::Row| documented::is(text, &row[2]);
+        let own = rows.iter().any(|row| of_row(said, row).contains(&one));
+        if text != "ok" && !own && !rows.iter().any(described) {
+            wrong.push(format!(
+                "{situation}: {step:?}: not in the document: {text}"
+            ));
+        }
+    }
+    wrong
+}
+
+fn of_row<'a>(said: &'a [Said], row: &documented::Row) -> Vec<&'a Said> {
+    let asked = said
+        .iter()
+        .filter(|(situation, step, _)| *situation == row[0] && step.words() == row[1]);
+    asked.collect()
+}
+
+fn differences(situation: &Situation, said: &Mutex<Vec<Said>>) -> Option<Vec<String>> {
     let (etcd, ours) = std::thread::scope(|scope| {
         let etcd = scope.spawn(|| verdicts(situation, Kind::Etcd));
         let ours = verdicts(situation, Kind::Quorate);
         (etcd.join().expect("etcd's half of the table"), ours)
     });
     let (etcd, ours) = (etcd?, ours?);
+    for ((step, _), text) in situation.rows.iter().zip(&ours) {
+        let text = text
+            .rsplit_once(" desc = ")
+            .map_or(&text[..], |(_, text)| text);
+        let mut said = said.lock().expect("no panic holds it");
+        said.push((situation.name, *step, text.to_owned()));
+    }
     let mut wrong = Vec::new();
     for (at, (step, expected)) in situation.rows.iter().enumerate() {
         let (etcd, ours) = (&etcd[at], &ours[at]);
