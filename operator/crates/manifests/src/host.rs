@@ -1,7 +1,6 @@
 //! Where members are reached: a template, so that tests can run members as processes of one machine.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use sha2::{Digest, Sha256};
 
@@ -75,7 +74,7 @@ impl HostTemplate {
     /// Where `member` is reached, and where it listens. `domain` is the cluster's `membership.domain`.
     pub fn host(&self, namespace: &str, cluster: &str, member: &str, domain: Option<&str>) -> Host {
         let local = self.0.contains("{loopback}");
-        let address = loopback(namespace, member).to_string();
+        let address = loopback(namespace, member);
         let mut host = self
             .0
             .replace("{member}", member)
@@ -96,9 +95,14 @@ impl HostTemplate {
 }
 
 /// Members of all namespaces on one machine, told apart by a hash; 127.0.0.x is left to everybody else.
-fn loopback(namespace: &str, member: &str) -> Ipv4Addr {
+fn loopback(namespace: &str, member: &str) -> String {
     let hash = Sha256::digest(format!("{namespace}/{member}"));
-    Ipv4Addr::new(127, 1 + hash[0] % 254, hash[1], 1 + hash[2] % 254)
+    format!(
+        "127.{}.{}.{}",
+        1 + hash[0] % 254,
+        hash[1],
+        1 + hash[2] % 254
+    )
 }
 
 /// Where a member is reached.
@@ -153,7 +157,7 @@ mod tests {
         let template = HostTemplate::parse("{loopback}").expect("a template");
         let host = template.host("shop", "orders", "orders-4", Some("cluster.local"));
         assert_eq!(host.name, host.listen);
-        assert_eq!(host.name, loopback("shop", "orders-4").to_string());
+        assert_eq!(host.name, loopback("shop", "orders-4"));
         assert_ne!(
             host.name,
             template.host("shop", "orders", "orders-5", None).name

@@ -32,8 +32,6 @@ mod pod;
 pub mod rbac;
 mod revision;
 mod services;
-#[cfg(test)]
-mod testdata;
 mod volume;
 
 pub use budget::budget;

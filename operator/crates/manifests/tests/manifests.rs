@@ -6,7 +6,7 @@ use std::path::Path;
 use crd::{QuorateCluster, QuorateMember};
 use serde::Serialize;
 
-use crate::{
+use manifests::{
     Begin, HostTemplate, Settings, budget, client_service, member_object, peer_service, pod,
     template, volume_claim,
 };
@@ -140,7 +140,7 @@ fn a_pod_says_its_revision() {
     let cluster = small();
     let label = |begin: &Begin| {
         let pod = pod(&cluster, &member(&cluster, 0), &settings(DNS), begin, true);
-        pod.metadata.labels.expect("labels")[crate::REVISION_LABEL].clone()
+        pod.metadata.labels.expect("labels")[manifests::REVISION_LABEL].clone()
     };
     let joins = Begin::Existing {
         members: Vec::new(),
@@ -149,6 +149,6 @@ fn a_pod_says_its_revision() {
     assert_eq!(label(&Begin::New), label(&joins));
     assert_eq!(
         label(&Begin::New),
-        crate::revision(&template(&cluster.spec))
+        manifests::revision(&template(&cluster.spec))
     );
 }
