@@ -142,7 +142,7 @@ fn recover(
         for survivor in &survivors {
             show(&prospect(survivor, &survivors, order.uncommitted));
         }
-        show(&hint(&survivors));
+        show(&hint(&survivors, order.uncommitted));
         return Ok(());
     };
     let there = || {
@@ -217,6 +217,13 @@ fn write(
             now.member
         )
     })?;
+
+    if alone.forced.is_empty() && alone.hard_state == now.log.hard_state {
+        return Ok(format!(
+            "Nothing to do: member {} is alone in cluster {:x} already. Nothing was changed.\n",
+            now.member, now.cluster
+        ));
+    }
 
     let copy = Copy::of(disk, paths)?;
     let to = order.copy_to.clone().unwrap_or_else(|| {
@@ -435,14 +442,19 @@ fn objections(chosen: &Survey, survivors: &[Survey]) -> Vec<String> {
 }
 
 /// The command that would do it, with the disk that loses least.
-fn hint(survivors: &[Survey]) -> String {
+fn hint(survivors: &[Survey], uncommitted: Uncommitted) -> String {
     let best = survivors
         .iter()
+        .rev()
         .filter(|survivor| !survivor.removed.contains(&survivor.member))
         .max_by_key(|survivor| (survivor.last_term(), survivor.last_index()));
     let Some(best) = best else {
         return "Nothing was changed. No disk that is shown can be gone on with.\n".to_owned();
     };
+    let mut text = String::from("Nothing was changed.");
+    for objection in objections(best, survivors) {
+        let _ = write!(text, " But {objection}.");
+    }
     let dirs: Vec<String> = survivors
         .iter()
         .map(|survivor| format!("--data-dir {}", survivor.paths.data_dir.display()))
@@ -451,12 +463,18 @@ fn hint(survivors: &[Survey]) -> String {
         .iter()
         .find_map(|survivor| survivor.paths.wal_dir.as_ref());
     let wal = wal.map_or_else(String::new, |dir| format!(" --wal-dir {}", dir.display()));
-    format!(
-        "Nothing was changed. If the quorum is lost for good, the least is lost by:\n  quorate util recover {}{wal} --member-id {} --cluster-id {:x}\n",
+    let drop = match uncommitted {
+        Uncommitted::Keep => "",
+        Uncommitted::Drop => " --drop-uncommitted",
+    };
+    let _ = writeln!(
+        text,
+        " If the quorum is lost for good, the least is lost by:\n  quorate util recover {}{wal}{drop} --member-id {} --cluster-id {:x}",
         dirs.join(" "),
         best.member,
         best.cluster
-    )
+    );
+    text
 }
 
 fn count(number: u64, one: &str, many: &str) -> String {
@@ -470,5 +488,200 @@ fn size(bytes: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
         _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backend::Backend;
+    use membership::{Change, Membership, bootstrap_entries};
+    use raftpb::conf::decode_conf_change;
+    use raftpb::{Entry, HardState};
+    use seams::MemDisk;
+    use wal::Metadata;
+
+    use super::*;
+
+    const ROOM: u64 = 1 << 40;
+
+    fn seed() -> Membership {
+        let urls = |name: &str| (name.to_owned(), vec![format!("http://{name}:2380")]);
+        let by_name = ["a", "b", "c"].map(urls).into();
+        Membership::seed(&by_name, "test", 1).expect("three members")
+    }
+
+    fn id(name: &str) -> MemberId {
+        seed().member_by_name(name).expect("a, b or c").id
+    }
+
+    /// The disk of a member whose log has so many entries in term 1, up to `committed` known to be.
+    fn disk_of(disk: &Arc<dyn Disk>, name: &str, entries: u64, committed: u64) -> Paths {
+        let paths = Paths {
+            data_dir: format!("/{name}").into(),
+            wal_dir: None,
+        };
+        disk.create_dir_all(&paths.snap()).expect("a folder");
+        let (local, cluster) = (id(name), seed().cluster_id());
+        let metadata = Metadata {
+            node_id: local.0,
+            cluster_id: cluster,
+        };
+        let mut wal = Wal::create(disk.clone(), &paths.wal(), metadata).expect("a log");
+        let mut log = bootstrap_entries(&seed());
+        log.extend((4..=entries).map(|index| Entry {
+            term: 1,
+            index,
+            ..Entry::default()
+        }));
+        let state = HardState {
+            term: 1,
+            vote: 0,
+            commit: committed,
+        };
+        wal.save(Some(&state), &log).expect("saved");
+        wal.close().expect("closed");
+
+        let options = backend::Options::default();
+        let (backend, mut writer, mut committer) =
+            Backend::open(disk.clone(), &paths.database(), options).expect("a database");
+        let mut membership =
+            Membership::load(&backend.view(), cluster, local, 1).expect("an empty one");
+        for entry in &log[..3] {
+            let change = decode_conf_change(entry).expect("a conf change");
+            membership.apply(&Change::decode(&change).expect("an addition"), &mut writer);
+            writer.end_entry(entry.index, entry.term);
+        }
+        committer.commit().expect("committed");
+        paths
+    }
+
+    fn order(paths: &[&Paths], member: MemberId) -> Order {
+        Order {
+            paths: paths.iter().map(|paths| (*paths).clone()).collect(),
+            told: Some((member, seed().cluster_id())),
+            copy_to: None,
+            uncommitted: Uncommitted::Keep,
+            accept_loss: false,
+        }
+    }
+
+    fn run(disk: &Arc<dyn Disk>, order: &Order, free: u64) -> Result<String> {
+        let mut said = String::new();
+        recover(disk, order, 7, &|_| Ok(free), &mut |text| {
+            said.push_str(text)
+        })
+        .map(|()| said)
+    }
+
+    fn refusal(disk: &Arc<dyn Disk>, order: &Order, free: u64) -> String {
+        format!("{:#}", run(disk, order, free).expect_err("a refusal"))
+    }
+
+    fn memory() -> Arc<dyn Disk> {
+        Arc::new(MemDisk::new())
+    }
+
+    #[test]
+    fn the_end_of_the_log_is_kept_unless_it_shall_be_dropped() {
+        for (uncommitted, last, words) in [
+            (
+                Uncommitted::Keep,
+                9,
+                "its last 2 entries that it does not know to be committed would be kept",
+            ),
+            (
+                Uncommitted::Drop,
+                7,
+                "would be dropped, and may have been acknowledged",
+            ),
+        ] {
+            let disk = memory();
+            let paths = disk_of(&disk, "a", 9, 7);
+            let mut order = order(&[&paths], id("a"));
+            order.uncommitted = uncommitted;
+            let said = run(&disk, &order, ROOM).expect("it is told right");
+            assert!(said.contains(words), "{said}");
+            let after = survey(&disk, &paths).expect("a disk");
+            // Two removals behind it, all committed.
+            assert_eq!(
+                (after.last_index(), after.committed()),
+                (last + 2, last + 2)
+            );
+            assert_eq!(after.members.len(), 1);
+            assert_eq!(after.members[0].id, id("a"));
+            let copy = Paths {
+                data_dir: "/a.before-recover-7".into(),
+                wal_dir: None,
+            };
+            assert_eq!(survey(&disk, &copy).expect("the copy").last_index(), 9);
+            let again = run(&disk, &order, ROOM).expect("it is told right");
+            assert!(
+                again.contains("is alone in cluster") && again.contains("Nothing to do"),
+                "{again}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_room_for_a_copy_the_disk_stays_as_it_is() {
+        let disk = memory();
+        let paths = disk_of(&disk, "a", 9, 9);
+        let words = refusal(&disk, &order(&[&paths], id("a")), 100);
+        assert!(
+            words.contains("nothing was changed: no room for the copy"),
+            "{words}"
+        );
+        assert_eq!(survey(&disk, &paths).expect("a disk").last_index(), 9);
+    }
+
+    #[test]
+    fn the_wrong_ids_are_answered_with_the_right_ones() {
+        let disk = memory();
+        let paths = disk_of(&disk, "a", 9, 9);
+        let mut wrong = order(&[&paths], id("b"));
+        let there = format!(
+            "what is there: member {} of cluster {:x}",
+            id("a"),
+            seed().cluster_id()
+        );
+        assert!(refusal(&disk, &wrong, ROOM).contains(&there));
+        wrong.told = Some((id("a"), 1));
+        assert!(refusal(&disk, &wrong, ROOM).contains(&there));
+    }
+
+    #[test]
+    fn a_disk_in_use_is_refused() {
+        let disk = memory();
+        let paths = disk_of(&disk, "a", 9, 9);
+        let options = backend::Options::default();
+        let running = Backend::open(disk.clone(), &paths.database(), options).expect("a database");
+        let words = refusal(&disk, &order(&[&paths], id("a")), ROOM);
+        assert!(words.contains("a process holds /a"), "{words}");
+        drop(running);
+        run(&disk, &order(&[&paths], id("a")), ROOM).expect("nobody holds it");
+    }
+
+    #[test]
+    fn nothing_is_lost_that_need_not_be() {
+        let disk = memory();
+        let (short, long) = (disk_of(&disk, "a", 6, 6), disk_of(&disk, "b", 9, 6));
+        let mut order = order(&[&short, &long], id("a"));
+        let words = refusal(&disk, &order, ROOM);
+        assert!(words.contains("2 of 3 voters' disks are here"), "{words}");
+        let more = format!(
+            "member {} has 3 entries more than member {}",
+            id("b"),
+            id("a")
+        );
+        assert!(words.contains(&more), "{words}");
+        order.told = None;
+        let shown = run(&disk, &order, ROOM).expect("it is only shown");
+        assert!(
+            shown.contains(&format!("--member-id {}", id("b"))),
+            "{shown}"
+        );
+        order.told = Some((id("a"), seed().cluster_id()));
+        order.accept_loss = true;
+        run(&disk, &order, ROOM).expect("it is accepted");
     }
 }
