@@ -152,3 +152,39 @@ fn a_pod_says_its_revision() {
         manifests::revision(&template(&cluster.spec))
     );
 }
+
+/// A panel of a figure that nobody serves any more would stay empty, and nobody would know why.
+#[test]
+fn the_dashboard_shows_figures_that_are_served() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    let text = fs::read_to_string(workspace.join("charts/quorate-operator/files/dashboard.json"))
+        .expect("a file of the workspace");
+    let mut sources = String::new();
+    for folder in [
+        "node/crates/server/src",
+        "node/crates/rpc/src",
+        "operator/src",
+    ] {
+        for entry in fs::read_dir(workspace.join(folder)).expect("a folder of the workspace") {
+            let path = entry.expect("a folder of the workspace").path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(path).expect("a file of the workspace"));
+            }
+        }
+    }
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    let prefixes = ["etcd_", "grpc_server_", "process_", "quorate_operator_"];
+    let mut seen = 0;
+    for name in text
+        .split(word)
+        .filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)))
+    {
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(
+            sources.contains(&format!("\"{name}\"")),
+            "nobody serves {name}"
+        );
+        seen += 1;
+    }
+    assert!(seen > 15, "only {seen} figures were found");
+}
