@@ -62,12 +62,6 @@ impl Place {
         url
     }
 
-    /// From now on its peers reach it at `url` only.
-    pub fn close_doors_but(&mut self, url: &str) {
-        self.doors.retain(|(other, _)| other == url);
-        url.clone_into(&mut self.member.peer_url);
-    }
-
     pub fn is_reached_at(&self, url: &str) -> bool {
         self.doors.iter().any(|(other, _)| other == url)
     }

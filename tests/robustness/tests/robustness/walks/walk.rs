@@ -279,7 +279,8 @@ impl Walk {
     fn ask(&mut self, wishes: &[Wish]) -> Result<bool> {
         let mut calls = Vec::new();
         for &wish in wishes {
-            let Some(asked) = self.somebody(|walk, place| walk.config[&place] == Role::Voter)
+            let Some(asked) =
+                self.somebody(|walk, place| walk.config.get(&place) != Some(&Role::Learner))
             else {
                 return Ok(false);
             };
@@ -323,11 +324,12 @@ impl Walk {
         match outcome {
             Outcome::Done(members) => {
                 self.tell(format!("  {wish:?}: done, {} members", members.len()));
+                // The old door stays open: who has not heard of the new one knows no other way.
                 if let Change::Update { url, .. } = change {
-                    self.places[place].close_doors_but(url);
+                    url.clone_into(&mut self.places[place].member.peer_url);
                 }
+                self.listed(&members);
                 if matches!(wish, Wish::Add { .. }) {
-                    self.note_ids(&members);
                     // Most are started at once.
                     if self.below(4) > 0 {
                         let known: Vec<usize> = members
@@ -588,12 +590,18 @@ impl Walk {
     /// Finds out what the members are. A write comes first: what stood in the log before it is
     /// committed or gone.
     fn settle(&mut self) -> Result<()> {
-        let Some(place) = self.somebody(|walk, place| walk.config[&place] == Role::Voter) else {
+        let Some(place) =
+            self.somebody(|walk, place| walk.config.get(&place) != Some(&Role::Learner))
+        else {
             return Ok(());
         };
         let endpoint = self.places[place].member.endpoint();
         let write = calls::put(&endpoint, "settled".into(), String::new());
         if runtime().block_on(write).is_err() {
+            // Without a quorum, whoever has to be started next is known to some member only.
+            if let Ok(members) = calls::members(&endpoint, false) {
+                self.listed(&members);
+            }
             return Ok(());
         }
         match calls::members(&endpoint, true) {
@@ -602,7 +610,23 @@ impl Walk {
         }
     }
 
+    /// Takes a list for the time being; it may be out of date already.
+    fn listed(&mut self, members: &[pb::Member]) {
+        self.note_ids(members);
+        let role = |member: &pb::Member| match member.is_learner {
+            true => Role::Learner,
+            false => Role::Voter,
+        };
+        let places = members
+            .iter()
+            .map(|member| Some((self.place_of(member)?, role(member))));
+        if let Some(config) = places.collect() {
+            self.config = config;
+        }
+    }
+
     fn settled_on(&mut self, members: &[pb::Member]) -> Result<()> {
+        let before = self.members();
         self.note_ids(members);
         self.read_judges();
         let mut config = Config::new();
@@ -625,8 +649,8 @@ impl Walk {
                 self.possible
             ));
         }
-        for (&place, _) in self.config.iter().filter(|(p, _)| !config.contains_key(p)) {
-            self.places[place].removed = true;
+        for place in before {
+            self.places[place].removed = !config.contains_key(&place);
         }
         self.asked_for
             .retain(|(place, _)| !config.contains_key(place));
@@ -661,9 +685,7 @@ impl Walk {
             }
             if last_start.is_none_or(|at| at.elapsed() > START_PAUSE) {
                 last_start = Some(Instant::now());
-                let members = self.possible.iter().flat_map(Config::keys);
-                let members: BTreeSet<usize> = members.chain(self.config.keys()).copied().collect();
-                for place in members {
+                for place in self.members() {
                     let one = &self.places[place];
                     if !one.member.is_running() && !one.removed {
                         self.tell(format!("start m{place}"));
@@ -798,8 +820,14 @@ impl Walk {
         members.iter().map(pair).collect::<Vec<_>>().join(",")
     }
 
+    /// All who may be members now.
+    fn members(&self) -> BTreeSet<usize> {
+        let possible = self.possible.iter().flat_map(Config::keys);
+        possible.chain(self.config.keys()).copied().collect()
+    }
+
     fn running(&self) -> Vec<usize> {
-        let members = self.config.keys().copied();
+        let members = self.members().into_iter();
         members
             .filter(|&place| self.places[place].member.is_running())
             .collect()
