@@ -134,12 +134,20 @@ const TOOLSETS: &[Toolset] = &[
         module: "tests/conformance/etcd-common",
         sources: &[],
         link_flags: "",
-        programs: &[Program {
-            name: "etcd-common-test",
-            package: "go.etcd.io/etcd/tests/v3/common",
-            kind: Kind::Tests { tag: "e2e" },
-            version: None,
-        }],
+        programs: &[
+            Program {
+                name: "etcd-common-test",
+                package: "go.etcd.io/etcd/tests/v3/common",
+                kind: Kind::Tests { tag: "e2e" },
+                version: None,
+            },
+            Program {
+                name: "etcd-e2e-test",
+                package: "go.etcd.io/etcd/tests/v3/e2e",
+                kind: Kind::Tests { tag: "e2e" },
+                version: None,
+            },
+        ],
     },
     // kube-apiserver takes about six minutes of two cores from nothing; the two others share most of it.
     Toolset {

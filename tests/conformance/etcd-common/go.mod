@@ -1,7 +1,8 @@
-// etcd's own `common` suite, a package of tests only. So nothing here imports it, and `go mod tidy` would
-// empty this file. It was made by
+// etcd's own suites `common` and `e2e`, packages of tests only. So nothing here imports them, and `go mod tidy`
+// would empty this file. It was made by
 //	go get go.etcd.io/etcd/tests/v3@v3.7.3
 //	go test -mod=mod -tags e2e -c go.etcd.io/etcd/tests/v3/common
+//	go test -mod=mod -tags e2e -c go.etcd.io/etcd/tests/v3/e2e
 module quorate/tests/conformance/etcd-common
 
 go 1.26.0
