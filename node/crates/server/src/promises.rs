@@ -383,3 +383,47 @@ fn a_database_pinned_for_a_peer_is_let_go_with_the_lead() {
         "its pages would be kept for ever"
     );
 }
+
+/// Its records are gone with the old database, so nobody may wait for their removal.
+#[test]
+fn who_waits_for_a_compaction_hears_when_a_snapshot_takes_its_place() {
+    let runtime = runtime();
+    let parts = parts();
+    let shared = parts.shared.clone();
+    let received = parts.booted.snapshotter.database_path(50);
+    let options = backend::Options::default();
+    let (_, mut writer, mut committer) =
+        backend::Backend::open(parts.disk.clone(), &received, options).expect("a database");
+    let revision = [&5u64.to_be_bytes()[..], b"_", &0u64.to_be_bytes()].concat();
+    for key in ["scheduledCompactRev", "finishedCompactRev"] {
+        let value = Bytes::from(revision.clone());
+        writer.put(backend::Bucket::Meta, key.as_bytes(), value);
+    }
+    writer.end_entry(50, 1);
+    committer.commit().expect("a commit");
+    drop((writer, committer));
+    let applier = applier_loop(parts, &runtime);
+    let inbox = Arc::new(ApplierInbox::default());
+    let finished = shared.compactions_finished();
+    assert_eq!(*finished.borrow(), 0);
+    let metadata = SnapshotMetadata {
+        index: 50,
+        term: 1,
+        ..SnapshotMetadata::default()
+    };
+    let snapshot = Snapshot {
+        metadata: Some(metadata),
+        ..Snapshot::default()
+    };
+    inbox
+        .try_push(Job::Install(Box::new(snapshot)))
+        .expect("room");
+    let thread = spawn({
+        let inbox = inbox.clone();
+        move || applier.run(&inbox)
+    });
+    until("the compaction's end", || *finished.borrow() >= 5);
+    inbox.stop();
+    thread.join().expect("no panic");
+    assert_eq!(*shared.stopping().borrow(), None);
+}

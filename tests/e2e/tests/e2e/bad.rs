@@ -341,11 +341,11 @@ fn clients_that_do_not_read_their_snapshots_stop_nobody() {
 
     /// More than the pool has threads.
     const CLIENTS: usize = 12;
-    let Some(cluster) = Cluster::start(&Spec::of(Kind::Quorate, 1)) else {
+    let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 1)) else {
         return left_out("stuck_snapshots", MISSING);
     };
     let mut kv = crate::load::client(&cluster.endpoints());
-    crate::load::runtime().block_on(async {
+    let stuck = crate::load::runtime().block_on(async {
         // More than windows and queues take, for each of them.
         for number in 0..8u8 {
             let value = vec![number; 1 << 20].into();
@@ -392,6 +392,12 @@ fn clients_that_do_not_read_their_snapshots_stop_nobody() {
             bytes > 8 << 20 && bytes % 512 == 32,
             "{bytes} bytes: the file, and its digest"
         );
-        drop(stuck);
+        stuck
     });
+    // Nor does a stop wait for them.
+    let began = std::time::Instant::now();
+    cluster.members[0].terminate();
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "the stop took {took:?}");
+    drop(stuck);
 }
