@@ -4,9 +4,11 @@
 #   make test     every test, each lane within its budget
 #   make tools    real etcd and its tools, at target/tools
 #   make more     the long lanes; BUDGET_S=600 stops after that many seconds
+#   make chaos-membership SEED=1 WALKS=200 STEPS=30
+#                 random walks through memberships, with kills and cut links; AT_ONCE=2, TIME_S=120 for one walk
 #   make bench    side by side with etcd; ARGS="--quick" goes to `quorate bench compare`
 
-.PHONY: help run test tools more bench need-rust need-go
+.PHONY: help run test tools more chaos-membership bench need-rust need-go
 .DEFAULT_GOAL := help
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
@@ -30,6 +32,12 @@ tools: need-rust need-go
 
 more: need-rust
 	@cargo xtask more $(if $(BUDGET_S),BUDGET_S=$(BUDGET_S))
+
+chaos-membership: need-rust
+	cargo build --package quorate
+	QUORATE_SEED_FIRST=$(or $(SEED),1) QUORATE_WALKS=$(or $(WALKS),200) QUORATE_WALK_STEPS=$(or $(STEPS),30) \
+	QUORATE_WALK_S=$(or $(TIME_S),120) QUORATE_WALKS_AT_ONCE=$(or $(AT_ONCE),2) \
+	cargo test --package robustness --test robustness walks::walks_keep -- --nocapture
 
 bench: need-rust tools
 	cargo build --release --package quorate
