@@ -81,7 +81,7 @@ const FLAGS: &[Flag] = &[
 /// # Errors
 /// Wrong flags. What is wrong with a cluster is no error of this command.
 pub fn main(arguments: &[String]) -> Result<()> {
-    let given = Given::read(arguments, &[FLAGS])?;
+    let given = Given::read(&gathered(arguments), &[FLAGS])?;
     if given.help {
         show(&format!(
             "Usage:\n\n  quorate explain [--endpoints LIST] [--data-dir LIST] [--json]\n    What each member sees, how many may still be lost, what the strict check would say to each\n    step, what is wrong, and what to do. Changes nothing.\n\nFlags:\n{}",
@@ -142,6 +142,33 @@ pub fn main(arguments: &[String]) -> Result<()> {
     };
     show(&text);
     Ok(())
+}
+
+/// Lists may be given in several flags, as to `util recover`: of each, the values become one.
+fn gathered(arguments: &[String]) -> Vec<String> {
+    let mut lists: [(&str, Vec<String>); 2] = [("endpoints", vec![]), ("data-dir", vec![])];
+    let mut others = Vec::new();
+    let mut words = arguments.iter().peekable();
+    while let Some(word) = words.next() {
+        let body = word.trim_start_matches('-');
+        let (name, value) = match body.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (body, None),
+        };
+        let list = lists.iter_mut().find(|(list, _)| *list == name);
+        let (Some((_, values)), true) = (list, word.starts_with('-')) else {
+            others.push(word.clone());
+            continue;
+        };
+        match value.or_else(|| words.next().cloned()) {
+            Some(value) => values.push(value),
+            // Without its value: refused by whoever reads the rest.
+            None => others.push(word.clone()),
+        }
+    }
+    let given = lists.iter().filter(|(_, values)| !values.is_empty());
+    let given = given.map(|(name, values)| format!("--{name}={}", values.join(",")));
+    given.chain(others).collect()
 }
 
 #[expect(

@@ -352,3 +352,16 @@ fn a_disk_of_another_cluster_one_in_use_and_one_that_is_none() {
         ["disk_of_another_cluster", "disk_unreadable", "disk_in_use"]
     );
 }
+
+#[test]
+fn lists_may_come_in_several_flags() {
+    let words = |line: &str| -> Vec<String> { line.split(' ').map(str::to_owned).collect() };
+    let gathered = crate::gathered(&words(
+        "--data-dir a --json --data-dir=b,c --endpoints 1 -endpoints=2 --timeout 5",
+    ));
+    assert_eq!(
+        gathered,
+        words("--endpoints=1,2 --data-dir=a,b,c --json --timeout 5")
+    );
+    assert_eq!(crate::gathered(&words("--data-dir")), ["--data-dir"]);
+}

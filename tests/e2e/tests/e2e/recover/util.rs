@@ -12,7 +12,9 @@ use super::{MISSING, copy_dir, facts, move_to, recover, set_flag, stderr, stdout
 /// had, and back to three.
 #[test]
 fn a_survivor_is_recovered_and_two_new_members_join_it() {
-    let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
+    // With snapshots, so that the log begins after some.
+    let spec = Spec::of(Kind::Quorate, 3).flag("--snapshot-count=100");
+    let Some(mut cluster) = Cluster::start(&spec) else {
         return left_out("recover", MISSING);
     };
     let load = Load::start(&cluster.endpoints(), "k", 8);
