@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod caches;
+mod check;
 mod controller;
 mod execute;
 mod flags;
@@ -54,6 +55,17 @@ fn main() -> ExitCode {
             env!("CARGO_PKG_VERSION"),
             "\n"
         ));
+    }
+    if let [word, url] = words.as_slice()
+        && word == "check"
+    {
+        return match check::check(url) {
+            Ok(()) => say("ready\n"),
+            Err(complaint) => {
+                eprintln!("quorate-operator: {complaint}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let flags = match Flags::read(&words, &|name| std::env::var(name).ok()) {
         Ok(flags) => flags,
