@@ -67,7 +67,7 @@ impl Place {
     }
 
     /// Starts the process. `initial` is `--initial-cluster`, `state` its state.
-    pub fn spawn(&mut self, initial: &str, state: &str, flags: &[&str], links: &Links) {
+    pub fn spawn(&mut self, initial: &str, state: &str, flags: &[String], links: &Links) {
         let member = &mut self.member;
         member.flags = vec![
             format!("--name={}", member.name),
@@ -84,7 +84,7 @@ impl Place {
             "--snapshot-count=300".to_owned(),
             "--snapshot-catchup-entries=100".to_owned(),
         ];
-        member.flags.extend(flags.iter().map(|&flag| flag.into()));
+        member.flags.extend_from_slice(flags);
         member.spawn();
         self.ready = false;
         links.is_process_of(member.pid().expect("it was started"), self.number);

@@ -11,7 +11,7 @@ use quorum::HEALTH_INTERVAL;
 
 /// A leader counts on who was heard within one election time-out (1 s here); this much later it
 /// must have seen that somebody is gone. The rest is for a loop that got no processor.
-const SEEN_AFTER: Duration = Duration::from_millis(1700);
+const SEEN_AFTER: Duration = Duration::from_millis(2500);
 
 /// The clock of the walks and of the members' logs.
 pub fn now() -> Duration {
