@@ -71,77 +71,103 @@ impl ConditionType {
 }
 
 words! {
-    /// Why a condition is as it is.
+    /// Why something is as it is: of a condition, of what is waited for, of an Event.
     Reason {
-        /// All voters are healthy.
+        /// All voters are healthy, and all is as the spec says.
         QuorumHealthy,
-        /// Some voters are not healthy; enough are.
+        /// No voter is in doubt.
+        AllHealthy,
+        /// Enough voters are healthy.
         QuorumAvailable,
-        /// Enough voters are healthy, and none may be lost.
-        QuorumAtRisk,
-        /// Fewer voters are healthy than a write needs. Nothing is done until a person names the survivor.
+        /// Fewer voters are known to be healthy than a write needs, and nothing says that they are lost.
+        QuorumInDoubt,
+        /// No quorum answers. Nothing is done until a person names the survivor.
         QuorumLost,
-        /// No member could be asked.
-        Unreachable,
+        /// One more voter may crash.
+        CrashTolerated,
+        /// No voter may crash now.
+        NoCrashTolerated,
+        /// A voter does not serve as it should.
+        VoterInDoubt,
+        /// Something is being done.
+        Working,
+        /// Nothing is to be done.
+        Idle,
         /// The first member is on its way.
         Bootstrapping,
-        /// The first member did not come up in time.
-        BootstrapFailed,
         /// The spec says replicas 0, and no Pod runs.
         Hibernated,
-        /// Pods go, because the spec says replicas 0.
-        Hibernating,
-        /// Pods come back after a hibernation.
-        Waking,
-        /// Members are being added.
-        ScalingOut,
-        /// Members are being removed.
-        ScalingIn,
-        /// A failed member is being replaced.
-        Replacing,
-        /// Members are being restarted for another version, image, option or template.
-        Rolling,
-        /// Space is being freed after NOSPACE.
-        FreeingSpace,
-        /// The cluster goes on from one member's data, as a person asked.
-        Recovering,
+        /// Nobody has to do anything.
+        NotStalled,
         /// The spec says paused.
         Paused,
-        /// Nothing to do.
-        Stable,
-        /// The cluster is being deleted.
-        Deleting,
-        /// The spec says deletionProtection.
+        /// The cluster is to be deleted, and the spec says deletionProtection.
         DeletionProtected,
-        /// A step would cost the quorum.
-        QuorumUnsafe,
-        /// A member is there that the operator did not add.
-        UnknownMember,
+        /// Pods of the deleted cluster are on their way out.
+        PodsLeaving,
+        /// Something could not be read, and nothing is done about what is not known.
+        Unreadable,
         /// A member reports another cluster than the one known.
         ClusterIDMismatch,
-        /// The operation in flight takes longer than membership.operationTimeout.
-        DeadlineExceeded,
-        /// The version asked for cannot be reached from the one that runs: lower, or more than one minor ahead.
+        /// A member is there that the operator did not add. It is never removed.
+        UnknownMember,
+        /// Members answer, and none leads.
+        NoLeader,
+        /// A person's order to recover is not followed.
+        RecoveryRefused,
+        /// Members that could decide without the survivor may come back.
+        OthersMayDecide,
+        /// A step would cost the quorum, or bring it close to that.
+        QuorumUnsafe,
+        /// A member's Pod starts.
+        MemberStarting,
+        /// A member's Pod cannot start as it is.
+        MemberCannotStart,
+        /// A member is not healthy for long enough yet.
+        MemberSettling,
+        /// A Pod is on its way out.
+        PodTerminating,
+        /// A member's node does not report.
+        NodeSilent,
+        /// A learner gets the log.
+        LearnerCatchingUp,
+        /// A failed member will be replaced when it has been failed for long enough.
+        ReplacementDue,
+        /// Enough members were replaced within the hour.
+        ReplacementsUsedUp,
+        /// A failed member is replaced only when a person asks.
+        ReplacementNotAllowed,
+        /// A member is to leave, and cannot yet.
+        CannotLeaveYet,
+        /// The spec has changed, and the work on the last one comes first.
+        TargetInProgress,
+        /// The version asked for is lower, or more than one minor ahead.
         UnsupportedVersionPath,
-        /// A Pod cannot be scheduled.
-        Unschedulable,
-        /// An image cannot be pulled.
-        ImageUnavailable,
-        /// A volume cannot be had.
-        VolumeUnavailable,
-        /// The namespace's quota is used up, or an admission refuses the object.
+        /// An even number of replicas, which the policy does not take.
+        EvenReplicasRefused,
+        /// A restart would stop a cluster of one or two voters, and membership.acceptOutage is not set.
+        OutageNotAccepted,
+        /// The disruption budget refuses every eviction.
+        EvictionsRefused,
+        /// Another member must lead first.
+        LeaderMustMove,
+        /// The voter that stays must lead and have the whole log first.
+        SurvivorNotReady,
+        /// The quota is used up by live data.
+        QuotaExhausted,
+        /// A member has raised NOSPACE or CORRUPT.
+        AlarmRaised,
+        /// The operation in flight takes longer than membership.operationTimeout.
+        OperationOverdue,
+        /// Volumes that should be adopted do not make a quorum.
+        AdoptionIncomplete,
+        /// The API server or a member has refused an act.
         Refused,
-        /// A Pod ends again and again.
-        CrashLooping,
-        /// Volumes of an earlier cluster of this name are there, and bootstrap.adopt is not set.
-        VolumesInTheWay,
-        /// More members failed within an hour than membership.maxReplacementsPerHour lets replace.
-        ReplacementLimit,
-        /// A member's database has reached the quota.
-        NoSpace,
-        /// A member's data differs from its peers'.
-        Corrupt,
-        /// Members run the version and revision asked for.
+        /// No member could be asked.
+        Unreachable,
+        /// No member is being added or removed.
+        Stable,
+        /// Members run the version and the revision that the spec asks for.
         Current,
         /// Members run another version or revision.
         Outdated,
@@ -153,12 +179,14 @@ words! {
         EvictionAllowed,
         /// The spec says that there is no PodDisruptionBudget.
         Disabled,
+        /// A member's database has reached the quota.
+        NoSpace,
+        /// A member's data differs from its peers'.
+        Corrupt,
         /// The member has joined and serves.
         Serving,
-        /// The member is being added or promoted.
+        /// A member is being added or removed.
         Joining,
-        /// The member is being removed.
-        Leaving,
         /// The member does not serve.
         Failed,
     }
@@ -247,6 +275,8 @@ pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     fn at(second: i64) -> Time {
         Time(k8s_openapi::jiff::Timestamp::from_second(second).expect("a time within range"))
@@ -295,7 +325,7 @@ mod tests {
             condition(
                 ConditionType::Stalled,
                 status.into(),
-                Reason::DeadlineExceeded,
+                Reason::OperationOverdue,
                 "",
                 None,
                 &at(1),
@@ -306,6 +336,31 @@ mod tests {
         assert!(set_condition(&mut list, stalled(true)));
         assert!(set_condition(&mut list, stalled(false)));
         assert_eq!(list, []);
+    }
+
+    /// The planner has no types of ours, so it says its reasons as text.
+    #[test]
+    fn the_planners_reasons_are_all_enumerated() {
+        let planner = Path::new(env!("CARGO_MANIFEST_DIR")).join("../planner/src");
+        let mut seen = 0;
+        for (file, from, to) in [
+            ("waiting.rs", "pub fn reason(&self)", "pub fn "),
+            ("summary.rs", "let available = match", "#[cfg(test)]"),
+        ] {
+            let text = fs::read_to_string(planner.join(file)).expect("a file of the workspace");
+            let at = text.find(from).expect("where reasons are named") + from.len();
+            let rest = &text[at..];
+            let part = &rest[..rest.find(to).unwrap_or(rest.len())];
+            // Every other piece stands between quotation marks.
+            for word in part.split('"').skip(1).step_by(2) {
+                if word.starts_with(|c: char| c.is_ascii_uppercase()) {
+                    let known = Reason::ALL.iter().any(|reason| reason.as_str() == word);
+                    assert!(known, "{word} of {file} is no Reason");
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 40, "only {seen} reasons were found");
     }
 
     #[test]
