@@ -28,7 +28,14 @@ fn clippy() -> Command {
 pub(crate) fn crds() -> Result<()> {
     let mut tests = steps::cargo(&["test", "--quiet", "-p", "crd", "-p", "manifests"]);
     steps::step("crds", tests.env("QUORATE_BLESS", "1"))?;
-    let folders = ["diff", "--stat", "--", "crds", "charts", "operator"];
+    let folders = [
+        "diff",
+        "--stat",
+        "--",
+        "crds",
+        "charts",
+        "operator/crates/manifests",
+    ];
     steps::step("what changed", Command::new("git").args(folders))
 }
 
