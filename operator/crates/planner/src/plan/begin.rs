@@ -27,18 +27,32 @@ impl Planner<'_> {
             .objects
             .iter()
             .any(|object| object.last_role.is_some());
+        if self.facts.live.is_some() {
+            return self.find_again();
+        }
+        if target.replicas == 0 {
+            return self.not_yet();
+        }
         if had_members {
             // The record was lost, the cluster was not.
             return self.find_again();
-        }
-        if target.replicas == 0 && self.facts.operation().is_none() {
-            return Next::Wait;
         }
         match self.facts.operation().map(|operation| &operation.kind) {
             Some(OperationKind::Adopt) => self.adopt(),
             Some(OperationKind::Bootstrap { member }) => self.first_member(member),
             _ => self.begin_somehow(),
         }
+    }
+
+    /// Told to sleep before it has begun: what was prepared is kept.
+    fn not_yet(&mut self) -> Next {
+        for object in self.facts.objects.clone() {
+            match self.delete_pod(object, Why::Hibernates) {
+                Next::Idle => {}
+                act => return act,
+            }
+        }
+        Next::Wait
     }
 
     fn begin_somehow(&mut self) -> Next {
@@ -66,9 +80,6 @@ impl Planner<'_> {
         match self.prepare(object) {
             Next::Idle => {}
             next => return next,
-        }
-        if self.facts.live.is_some() {
-            return self.find_again();
         }
         match &object.pod {
             Pod::Unknown => self.unreadable(name, Part::Pod),

@@ -113,6 +113,11 @@ impl Planner<'_> {
         if shrinks {
             return Next::Idle;
         }
+        let unwanted = |learner: &&MemberObject| learner.deletion_asked;
+        if let Some(learner) = self.facts.learner_objects().find(unwanted) {
+            let member = learner.name.clone();
+            return self.begin_operation(OperationKind::RemoveMember { member }, 0, false);
+        }
         for voter in &voters {
             let why = match self.facts.due(voter) {
                 Due::Now { why } => why,
@@ -141,12 +146,16 @@ impl Planner<'_> {
                 return self.wait(WaitingOn::QuorumUnsafe(Box::new(verdict)));
             }
         }
+        // A learner that is there already comes in its place.
+        let stray = self.facts.learner_objects().next();
+        let number = self.facts.next_number();
         let kind = OperationKind::ReplaceMember {
             old: voter.name.clone(),
-            new: self.facts.name_for(self.facts.next_number()),
+            new: stray.map_or_else(|| self.facts.name_for(number), |stray| stray.name.clone()),
             why,
         };
-        self.begin_operation(kind, 1, why != Replace::Asked)
+        let numbers = u64::from(stray.is_none());
+        self.begin_operation(kind, numbers, why != Replace::Asked)
     }
 
     /// Says when and why a member in doubt will be replaced, or will not.

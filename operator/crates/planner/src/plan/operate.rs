@@ -116,6 +116,7 @@ impl<'a> Planner<'a> {
             self.facts.operation().map(|operation| &operation.kind)
             && let Some(old) = self.facts.object(old)
             && self.facts.live_of(old).is_some()
+            && !self.facts.healthy(old)
         {
             return Next::Idle;
         }
@@ -281,16 +282,12 @@ impl<'a> Planner<'a> {
         if fits {
             return self.finish(Outcome::NotWanted);
         }
-        self.remove_voter(object, member, true)
+        self.remove_voter(object, member)
     }
 
-    /// Dead: at once. Healthy: when every other voter is, and another one leads.
-    fn remove_voter(
-        &mut self,
-        object: &MemberObject,
-        member: &LiveMember,
-        may_give_way: bool,
-    ) -> Next {
+    /// Dead: at once. Healthy: when every other voter is, and another one leads; a dead one goes
+    /// before it.
+    fn remove_voter(&mut self, object: &MemberObject, member: &LiveMember) -> Next {
         if !self.facts.healthy(object) {
             if !self.facts.dead(object) {
                 return self.wait_for(object);
@@ -298,7 +295,7 @@ impl<'a> Planner<'a> {
             return self.remove_dead(object, member);
         }
         if let Some(voter) = self.facts.other_in_doubt(Some(object)) {
-            if may_give_way && self.facts.dead(voter) {
+            if self.facts.dead(voter) {
                 return self.finish(Outcome::Preempted);
             }
             return self.voter_in_doubt(voter, Wish::Shrink);
@@ -391,7 +388,7 @@ impl<'a> Planner<'a> {
             return self.finish(Outcome::CameBack);
         }
         match self.join(&names, Wish::Shrink) {
-            Next::Idle => self.remove_voter(object, member, false),
+            Next::Idle => self.remove_voter(object, member),
             next => next,
         }
     }

@@ -7,7 +7,7 @@ use quorum::need;
 use crate::facts::{broken, has_usable_volume, pod};
 use crate::{
     Action, MemberObject, OperationKind, Outcome, Part, Pod, PodPhase, Recorded, RecoverOrder,
-    RecoveryRefused, Role, Start, Survivor, Target, Volume, VolumePhase, WaitingOn, Why,
+    RecoveryRefused, Start, Survivor, Target, Volume, VolumePhase, WaitingOn, Why,
 };
 
 use super::{Next, Planner};

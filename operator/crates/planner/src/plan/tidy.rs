@@ -3,8 +3,8 @@
 
 use crate::facts::{answer, pod, volume};
 use crate::{
-    Action, AlarmKind, MemberObject, OperationKind, Part, Pod, PodPhase, Retention, Role,
-    VolumePhase, WaitingOn, Why,
+    Action, AlarmKind, OperationKind, Part, Pod, PodPhase, Retention, Role, VolumePhase, WaitingOn,
+    Why,
 };
 
 use super::{Next, Planner};

@@ -227,7 +227,7 @@ impl Story {
                 let action = plan
                     .action
                     .unwrap_or_else(|| panic!("{place}: nothing to do, {:?}", plan.waiting));
-                writeln!(self.out, "{}", words(&action)).unwrap();
+                writeln!(self.out, "{}", in_words(&action)).unwrap();
                 self.world.act(&action).unwrap();
             }
             "until" => self.until(&words.join(" "), place),
@@ -256,7 +256,7 @@ impl Story {
 
     fn tell_plan(&mut self, plan: &Plan) {
         match &plan.action {
-            Some(action) => writeln!(self.out, "do   {}", words(action)).unwrap(),
+            Some(action) => writeln!(self.out, "do   {}", in_words(action)).unwrap(),
             None => writeln!(self.out, "do   nothing").unwrap(),
         }
         for reason in &plan.waiting {
@@ -292,7 +292,7 @@ impl Story {
             if let Some(action) = plan.action {
                 self.world.act(&action).unwrap();
                 step += 1;
-                let row = format!("{step:3} {}", words(&action));
+                let row = format!("{step:3} {}", in_words(&action));
                 let quorum = plan.summary.quorum;
                 let before = quorum.map_or("-".to_owned(), |q| {
                     let learners = if q.learners > 0 {
@@ -377,7 +377,7 @@ impl Story {
 }
 
 /// An action with names for ids.
-fn words(action: &Action) -> String {
+fn in_words(action: &Action) -> String {
     match action {
         Action::MoveLeader { from, to } => {
             let (from, to) = (name(leader(*from)), name(leader(*to)));

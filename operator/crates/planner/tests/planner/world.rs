@@ -702,7 +702,7 @@ impl World {
         let was_member = self.config.get(&number(name)).is_some_and(|p| p.started);
         let member = self.member(name);
         let written = member.volume.is_some_and(|disk| disk.written);
-        if start == Start::New && begun {
+        if start == Start::New && begun && !written {
             return harm("a second cluster begins");
         }
         if start == Start::Recover && others_up {
