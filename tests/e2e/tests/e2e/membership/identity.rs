@@ -53,6 +53,28 @@ fn a_removed_member_ends_and_its_disk_never_starts_again() {
     assert_eq!(super::ids(&etcdctl).len(), 1);
 }
 
+/// The leader removes itself, twice over: who asked is answered, the others go on at once, and the
+/// one that is left of two hears that it is alone.
+#[test]
+fn a_leader_that_is_removed_answers_and_the_others_go_on() {
+    let spec = Spec::of(Kind::Quorate, 3).flag("--strict-reconfig-check=false");
+    let Some(mut cluster) = Cluster::start(&spec) else {
+        return left_out("removed_leader", MISSING);
+    };
+    for left in [2, 1] {
+        let leader = cluster.leader();
+        let etcdctl = cluster.members[leader].etcdctl();
+        let id = id_of(&etcdctl, &cluster.members[leader].peer_url);
+        assert_eq!(verdict(&etcdctl, &["remove", &id]), "ok");
+        let said = refusal(&mut cluster.members[leader]);
+        assert!(said.contains("removed"), "{said}");
+        let next = cluster.leader();
+        let etcdctl = cluster.members[next].etcdctl();
+        etcdctl.ok(&["put", "still", "alive"]);
+        assert_eq!(super::ids(&etcdctl).len(), left);
+    }
+}
+
 #[test]
 fn an_emptied_disk_does_not_vote_twice() {
     let Some(mut cluster) = Cluster::start(&Spec::of(Kind::Quorate, 3)) else {
