@@ -123,6 +123,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("robustness", &[]),
     room("conformance", &[]),
     room("kubetest", &[]),
+    room("kubecluster", &["api"]),
     // chores
     room("xtask", &[]),
 ];
