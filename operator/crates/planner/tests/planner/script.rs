@@ -48,6 +48,41 @@ fn stories() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// `<!-- steps: scale/from_three_to_five -->` in docs/operations.md stands before a block that
+/// shows what that story tells.
+#[test]
+fn the_steps_in_the_documents_are_those_of_the_stories() {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = room.join("../../../docs/operations.md");
+    let Ok(text) = std::fs::read_to_string(&page) else {
+        return;
+    };
+    let mut written = String::new();
+    let mut lines = text.split_inclusive('\n');
+    while let Some(line) = lines.next() {
+        written.push_str(line);
+        let Some(story) = line.trim().strip_prefix("<!-- steps: ") else {
+            continue;
+        };
+        let story = story.trim_end_matches(" -->");
+        let file = room.join("testdata").join(format!("{story}.txt"));
+        let story = std::fs::read_to_string(&file).unwrap_or_else(|_| panic!("no story {story}"));
+        let (_, steps) = story.split_once("---\n").unwrap();
+        written.push_str(lines.next().unwrap_or("```text\n"));
+        written.push_str(steps);
+        let end = lines.find(|line| line.starts_with("```"));
+        written.push_str(end.expect("a block ends"));
+    }
+    if std::env::var_os("QUORATE_BLESS").is_some() && written != text {
+        std::fs::write(&page, written).unwrap();
+    } else {
+        assert_eq!(
+            written, text,
+            "QUORATE_BLESS=1 cargo test -p planner writes it"
+        );
+    }
+}
+
 fn find(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -119,6 +154,19 @@ impl Story {
                     "terminating" => DiskPhase::Terminating,
                     other => panic!("{place}: {other}"),
                 };
+            }
+            "evict" => {
+                let answer = if world.evict(who()) {
+                    "granted"
+                } else {
+                    "refused"
+                };
+                let budget = world.budget.unwrap_or_default();
+                writeln!(
+                    self.out,
+                    "eviction of {first}: {answer}, {budget} must stay"
+                )
+                .unwrap();
             }
             "damage" => world.damage_disk(who()),
             "terminate" | "end" => {
@@ -248,6 +296,10 @@ impl Story {
     fn plan(&self, place: &str) -> Plan {
         let observed = self.world.observe();
         let plan = plan(&observed, &self.world.policy);
+        let mut backward = observed.clone();
+        backward.members.reverse();
+        let again = planner::plan(&backward, &self.world.policy);
+        assert_eq!(plan, again, "{place}: the order of what is seen matters");
         if let Err(violation) = check(&observed, &self.world.policy, &plan) {
             panic!("{place}: {violation}\n{}", self.world.line());
         }

@@ -895,6 +895,26 @@ impl World {
         self.look();
     }
 
+    /// The eviction API: it asks the disruption budget, which counts ready Pods by their label.
+    pub fn evict(&mut self, number: u64) -> bool {
+        let counted = |world: &World, number: u64| {
+            world.up(number)
+                && world.members[&number]
+                    .pod
+                    .as_ref()
+                    .is_some_and(|pod| pod.labelled_voter)
+        };
+        let ready = self.members.keys().filter(|number| counted(self, **number));
+        let ready = ready.count();
+        let must_stay = self.budget.unwrap_or_default() as usize;
+        let left = ready - usize::from(counted(self, number));
+        if left < must_stay {
+            return false;
+        }
+        self.lose_pod(number);
+        true
+    }
+
     pub fn silence_node(&mut self, number: u64, unseen: bool) {
         if let Some(member) = self.members.get_mut(&number) {
             member.silent = true;
