@@ -23,8 +23,16 @@ pub fn name(pid: u32) -> String {
     format!("{PREFIX}{pid}")
 }
 
-/// The roots of the trees.
+/// The roots of the trees in which we make folders.
 fn trees() -> Result<Vec<PathBuf>> {
+    let mut trees = all_trees()?;
+    // Version 2 beside version 1 has no controllers, and we have no use for it.
+    trees.retain(|tree| !tree.ends_with("unified"));
+    Ok(trees)
+}
+
+/// The roots of all trees: runc makes folders in that one too.
+fn all_trees() -> Result<Vec<PathBuf>> {
     let root = Path::new(ROOT);
     if root.join("cgroup.controllers").exists() {
         return Ok(vec![root.to_path_buf()]);
@@ -32,8 +40,8 @@ fn trees() -> Result<Vec<PathBuf>> {
     let mut trees = Vec::new();
     for entry in fs::read_dir(root).context("there are no control groups")? {
         let path = entry?.path();
-        // `unified` is version 2 beside version 1, without controllers; links are second names.
-        if path.is_dir() && !path.is_symlink() && !path.ends_with("unified") {
+        // Links are second names.
+        if path.is_dir() && !path.is_symlink() {
             trees.push(path);
         }
     }
@@ -71,7 +79,7 @@ pub fn make(cluster: &str, node: &str) -> Result<()> {
 
 /// Removes the folders of a cluster whose processes have ended.
 pub fn clear(cluster: &str) -> Result<()> {
-    for tree in trees()? {
+    for tree in all_trees()? {
         remove(&tree.join(cluster))?;
     }
     Ok(())
@@ -79,7 +87,7 @@ pub fn clear(cluster: &str) -> Result<()> {
 
 /// Removes what clusters left behind whose first process is no more.
 pub fn clear_left_behind() -> Result<()> {
-    for tree in trees()? {
+    for tree in all_trees()? {
         let Ok(entries) = fs::read_dir(&tree) else {
             continue;
         };

@@ -108,6 +108,10 @@ impl Cluster {
     fn serve(&mut self, mut connection: UnixStream) -> Result<()> {
         let mut line = String::new();
         BufReader::new(&connection).read_line(&mut line)?;
+        if line.is_empty() {
+            // Somebody only wanted to know whether we are here.
+            return Ok(());
+        }
         let words: Vec<String> = serde_json::from_str(&line)?;
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let answer = match self.obey(&words) {

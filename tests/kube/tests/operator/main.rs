@@ -17,14 +17,17 @@
 
 mod charts;
 #[path = "../kube/control.rs"]
-#[expect(
-    dead_code,
-    reason = "the other tests of this package use the rest of it"
-)]
+#[expect(dead_code, reason = "the other tests of this package use the rest of it")]
 mod control;
+
+mod cluster;
+mod crash;
 mod door;
 mod kinds;
 mod kubelet;
+mod life;
 mod operator;
 mod standin;
+mod trouble;
 mod world;
+mod writer;

@@ -100,6 +100,30 @@ impl Operator {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
+    /// That it was refused nothing: what it is shipped with suffices.
+    pub fn assert_rights_suffice(&self) {
+        let refused: Vec<_> = self
+            .door
+            .seen()
+            .into_iter()
+            .filter(|seen| seen.status == 403)
+            .collect();
+        assert!(refused.is_empty(), "{refused:?}");
+    }
+
+    /// Its metrics, in the text format.
+    pub fn metrics(&self) -> String {
+        let log = self.log();
+        let address = log
+            .lines()
+            .find_map(|line| {
+                let rest = line.split("\"metrics\":\"").nth(1)?;
+                rest.split('"').next()
+            })
+            .expect("it says where");
+        get(address, "/metrics")
+    }
+
     /// What it has said.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -197,8 +221,9 @@ fn rights(world: &World) -> PathBuf {
     path
 }
 
-/// The account of the chart, and its rights from the table that the chart's are generated from.
+/// The account of the chart, and its rights from the table that the chart's roles are made of.
 fn install_rights(world: &World) {
+    use manifests::rbac::{GRANTS, Scope};
     let ok = |object: serde_json::Value| {
         world
             .apply(&object)
@@ -207,12 +232,27 @@ fn install_rights(world: &World) {
     ok(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}));
     ok(json!({"apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": {"name": "quorate-operator", "namespace": HOME}}));
-    ok(
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": {"name": "quorate-operator"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"kind": "ServiceAccount", "name": "quorate-operator", "namespace": HOME}]}),
-    );
+    let rules = |wanted: &[Scope]| -> Vec<serde_json::Value> {
+        GRANTS
+            .iter()
+            .filter(|grant| wanted.contains(&grant.scope))
+            .map(|grant| {
+                json!({"apiGroups": [grant.group], "resources": grant.resources, "verbs": grant.verbs})
+            })
+            .collect()
+    };
+    let group = "rbac.authorization.k8s.io";
+    let version = format!("{group}/v1");
+    let subjects = json!([{"kind": "ServiceAccount", "name": "quorate-operator", "namespace": HOME}]);
+    ok(json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": "quorate-operator"},
+        "rules": rules(&[Scope::Watched, Scope::Cluster])}));
+    ok(json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": "quorate-operator"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "quorate-operator"}, "subjects": subjects}));
+    ok(json!({"apiVersion": version, "kind": "Role", "metadata": {"name": "quorate-operator", "namespace": HOME},
+        "rules": rules(&[Scope::Own])}));
+    ok(json!({"apiVersion": version, "kind": "RoleBinding",
+        "metadata": {"name": "quorate-operator", "namespace": HOME},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "quorate-operator"}, "subjects": subjects}));
 }
 
 fn write_kubeconfig(path: &std::path::Path, url: &str) {
@@ -223,4 +263,14 @@ fn write_kubeconfig(path: &std::path::Path, url: &str) {
         "contexts": [{"name": "door", "context": {"cluster": "door", "user": "operator"}}],
     });
     fs::write(path, config.to_string()).expect("the tests' own folder");
+}
+
+fn get(address: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers in text");
+    answer
 }

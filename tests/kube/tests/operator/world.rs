@@ -222,6 +222,11 @@ fn sweep_afterwards(dir: &Path) {
     std::mem::forget(child);
 }
 
+/// Whether tests may take their time: `QUORATE_OPERATOR=whole`.
+pub fn whole() -> bool {
+    std::env::var("QUORATE_OPERATOR").is_ok_and(|value| value == "whole")
+}
+
 /// A namespace of one test, of a name that no other run has; it is deleted with everything in it.
 pub struct Ns {
     /// its name

@@ -1,0 +1,246 @@
+//! What goes wrong, and what the operator does about it, or does not.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, STEP, condition, names, reasons, spec};
+use crate::operator::{Operator, Options};
+use crate::world::{World, whole, world};
+use crate::writer::Writer;
+
+/// UID of a member's claim.
+fn claim_uid(cluster: &Cluster, member: &str) -> String {
+    let name = format!("data-{member}");
+    cluster
+        .list("persistentvolumeclaims")
+        .iter()
+        .find(|claim| claim["metadata"]["name"] == name.as_str())
+        .and_then(|claim| claim["metadata"]["uid"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| panic!("{member} has no claim"))
+}
+
+/// A member that does not lead.
+fn follower(object: &Value) -> String {
+    let leader = &object["status"]["leader"];
+    object["status"]["members"]
+        .as_array()
+        .expect("members")
+        .iter()
+        .map(|member| member["name"].as_str().expect("text").to_owned())
+        .find(|name| leader != name.as_str())
+        .expect("of three, two follow")
+}
+
+fn three(world: &'static World, word: &str, spec: &Value) -> (Cluster, Operator, Value) {
+    let cluster = Cluster::create(world, word, spec);
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let object = cluster.until_ready(3, STEP * 2);
+    (cluster, operator, object)
+}
+
+#[test]
+fn a_lost_volume_is_replaced_by_a_new_member() {
+    let Some(world) = world("a_lost_volume_is_replaced_by_a_new_member") else {
+        return;
+    };
+    let (cluster, operator, object) = three(world, "lost", &spec(3));
+    let lost = follower(&object);
+    let before = cluster.member_list();
+    let writer = Writer::start(world, &cluster);
+    cluster.kubectl(&["delete", "pvc", &format!("data-{lost}"), "--wait=false"]);
+    cluster.kubectl(&["delete", "pod", &lost, "--wait=false", "--grace-period=1"]);
+    cluster.until("another member", STEP * 2, |_| !cluster.members().contains(&lost));
+    cluster.until_ready(3, STEP * 2);
+    let (_, voters) = writer.check(world, &cluster);
+    Writer::assert_one_at_a_time(&voters);
+    let after = cluster.member_list();
+    assert!(!after.contains_key(&lost), "{after:?}");
+    assert!(after.values().all(|(id, _)| *id != before[&lost].0));
+    cluster.assert_tidy(3);
+    assert_eq!(cluster.status()["replacements"].as_array().map(Vec::len), Some(1));
+    operator.assert_rights_suffice();
+}
+
+#[test]
+fn an_emptied_disk_serves_nothing_and_is_replaced() {
+    let Some(world) = world("an_emptied_disk_serves_nothing_and_is_replaced") else {
+        return;
+    };
+    let (cluster, _operator, object) = three(world, "wiped", &spec(3));
+    cluster.etcdctl().ok(&["put", "kept", "yes"]);
+    // The first one: it was once told to begin a cluster.
+    let first = cluster
+        .list("quoratemembers")
+        .iter()
+        .find(|member| member["spec"]["bootstrap"] == true)
+        .and_then(|member| member["metadata"]["name"].as_str().map(str::to_owned))
+        .expect("one began");
+    let id = object["status"]["clusterID"].clone();
+    let uid = claim_uid(&cluster, &first);
+    world.kubelet.empty_volume(&cluster.ns.name, &first, &uid);
+    cluster.until("another member", STEP * 3, |_| !cluster.members().contains(&first));
+    let object = cluster.until_ready(3, STEP * 2);
+    assert_eq!(object["status"]["clusterID"], id);
+    let said = cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]);
+    assert_eq!(said.trim(), "yes");
+}
+
+#[test]
+fn with_a_voter_down_nothing_grows_until_it_is_back() {
+    let Some(world) = world("with_a_voter_down_nothing_grows_until_it_is_back") else {
+        return;
+    };
+    let mut wanted = spec(3);
+    wanted["membership"]["replaceFailedAfter"] = json!("0s");
+    let (cluster, operator, object) = three(world, "down", &wanted);
+    let down = follower(&object);
+    world.kubelet.stop(&cluster.ns.name, &down);
+    cluster.until("a voter less", STEP, |object| {
+        object["status"]["quorum"]["healthyVoters"] == 2
+    });
+    cluster.scale(5);
+    let object = cluster.until("a refusal", STEP, |object| {
+        object["status"]["blocked"]["reason"] == "QuorumUnsafe"
+    });
+    let why = object["status"]["blocked"]["message"].as_str().expect("text");
+    assert!(why.contains(&down), "{why}");
+    assert!(cluster.events().iter().any(|reason| reason == "QuorumUnsafe"));
+    assert!(operator.metrics().contains("reason=\"QuorumUnsafe\""), "{}", operator.metrics());
+    // Looked at again and again, and still nothing.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(cluster.member_list().len(), 3);
+    world.kubelet.let_run(&cluster.ns.name, &down);
+    cluster.until_ready(5, STEP * 3);
+    cluster.assert_tidy(5);
+}
+
+#[test]
+fn with_the_quorum_lost_nothing_is_done() {
+    let Some(world) = world("with_the_quorum_lost_nothing_is_done") else {
+        return;
+    };
+    let (cluster, operator, object) = three(world, "noquorum", &spec(3));
+    let survivor = object["status"]["leader"].as_str().expect("it leads").to_owned();
+    let others: Vec<String> = cluster
+        .members()
+        .into_iter()
+        .filter(|name| *name != survivor)
+        .collect();
+    let uids = |cluster: &Cluster| {
+        let mut all: Vec<String> = cluster
+            .list("quoratemembers")
+            .iter()
+            .filter_map(|one| one["metadata"]["uid"].as_str().map(str::to_owned))
+            .collect();
+        all.sort();
+        all
+    };
+    let before = uids(&cluster);
+    for name in &others {
+        let uid = claim_uid(&cluster, name);
+        world.kubelet.empty_volume(&cluster.ns.name, name, &uid);
+    }
+    let object = cluster.until_waiting("QuorumLost", STEP);
+    assert_eq!(condition(&object, "Available"), "False");
+    assert_eq!(condition(&object, "Ready"), "False");
+    let quiet = Duration::from_secs(if whole() { 120 } else { 8 });
+    let since = Instant::now();
+    std::thread::sleep(quiet);
+    // Nothing but what it says about it.
+    let changes: Vec<_> = operator
+        .door
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.at > since && seen.is_change() && !seen.path.ends_with("/status"))
+        .collect();
+    assert!(changes.is_empty(), "{changes:?}");
+    assert_eq!(uids(&cluster), before);
+    // And no member has begun a cluster of its own.
+    for name in &others {
+        let said = testkit::Etcdctl::new(&[format!("{}:2379", cluster.address(name))])
+            .expect("looked for before")
+            .run(&["--command-timeout=2s", "get", "any", "--consistency=s"]);
+        assert!(!said.status.success(), "{name} serves an empty disk");
+    }
+}
+
+#[test]
+fn a_stranger_is_named_and_never_removed() {
+    let Some(world) = world("a_stranger_is_named_and_never_removed") else {
+        return;
+    };
+    let (cluster, operator, _) = three(world, "stranger", &spec(3));
+    let etcdctl = cluster.etcdctl();
+    let url = "http://127.99.88.77:2380";
+    etcdctl.ok(&["member", "add", "somebody", "--learner", &format!("--peer-urls={url}")]);
+    let stranger = etcdctl.json(&["member", "list"])["members"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|member| member["peerURLs"][0] == url)
+        .and_then(|member| member["ID"].as_u64())
+        .expect("it was added");
+    cluster.scale(5);
+    let object = cluster.until_waiting("UnknownMember", STEP);
+    assert_eq!(condition(&object, "Stalled"), "True");
+    assert!(object["status"]["waiting"].to_string().contains(url));
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(cluster.etcdctl().json(&["member", "list"])["members"].as_array().map(Vec::len), Some(4));
+    etcdctl.ok(&["member", "remove", &format!("{stranger:x}")]);
+    cluster.until_ready(5, STEP * 3);
+    assert!(reasons(&cluster.object()).iter().all(|reason| reason != "UnknownMember"));
+    operator.assert_rights_suffice();
+}
+
+#[test]
+fn a_wrong_image_is_named_and_the_edit_that_mends_it_is_taken() {
+    let Some(world) = world("a_wrong_image_is_named_and_the_edit_that_mends_it_is_taken") else {
+        return;
+    };
+    let mut wanted = spec(1);
+    wanted["image"]["repository"] = json!("registry.invalid/nothing");
+    let cluster = Cluster::create(world, "image", &wanted);
+    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let object = cluster.until_waiting("MemberCannotStart", STEP);
+    assert!(object["status"]["waiting"].to_string().contains("image"));
+    cluster.patch(&json!({"image": {"repository": "registry.invalid/quorate"}}));
+    cluster.until_ready(1, STEP);
+
+    // The same for Pods that no node takes: room comes, and they go on.
+    world.kubelet.set_room(&cluster.ns.name, false);
+    cluster.scale(3);
+    cluster.until("no room", STEP, |object| {
+        object["status"]["waiting"].to_string().contains("no node")
+    });
+    world.kubelet.set_room(&cluster.ns.name, true);
+    cluster.until_ready(3, STEP * 2);
+    assert_eq!(names(&cluster.list("pods")).len(), 3);
+}
+
+#[test]
+fn a_silent_node_is_not_gone() {
+    let Some(world) = world("a_silent_node_is_not_gone") else {
+        return;
+    };
+    let mut wanted = spec(3);
+    wanted["membership"]["replaceFailedAfter"] = json!("0s");
+    let (cluster, _operator, object) = three(world, "silent", &wanted);
+    let away = follower(&object);
+    let node = world
+        .kubelet
+        .node_of(&cluster.ns.name, &away)
+        .expect("it runs");
+    let before = cluster.members();
+    world.kubelet.lose_node(&node);
+    cluster.kubectl(&["delete", "pod", &away, "--wait=false", "--grace-period=1"]);
+    cluster.until("one voter in doubt", STEP, |object| {
+        object["status"]["quorum"]["healthyVoters"] == 2
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(cluster.members(), before);
+    assert_eq!(names(&cluster.list("pods")).len(), 3);
+    world.kubelet.find_node(&node);
+    cluster.until_ready(3, STEP * 2);
+    assert_eq!(cluster.members(), before);
+}
