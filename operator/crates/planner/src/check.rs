@@ -79,7 +79,7 @@ impl Judge<'_> {
         let live = self.live?;
         live.members
             .iter()
-            .find(|m| m.peer_urls.iter().any(|url| *url == object.peer_url))
+            .find(|m| m.peer_urls.contains(&object.peer_url))
     }
 
     fn well(&self, member: &LiveMember) -> bool {

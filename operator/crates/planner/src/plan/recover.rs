@@ -441,7 +441,7 @@ impl Planner<'_> {
                 }
             })
             .collect();
-        survivors.sort_by(|a, b| b.raft_index.cmp(&a.raft_index));
+        survivors.sort_by_key(|survivor| std::cmp::Reverse(survivor.raft_index));
         survivors
     }
 }

@@ -393,6 +393,7 @@ fn is_home(world: &World, waiting: &[WaitingOn]) -> Result<(), &'static str> {
     Ok(())
 }
 
+#[expect(clippy::print_stdout, reason = "a test says how far it looked")]
 fn searched(search: &Search, starts: Vec<World>) {
     let begun = Instant::now();
     for start in starts {
