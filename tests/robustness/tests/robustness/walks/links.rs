@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::clients::runtime;
@@ -103,15 +103,15 @@ impl Links {
         else {
             return;
         };
-        let links = self.clone();
-        let source = tokio::task::spawn_blocking(move || links.source(client, server));
-        // One that has gone already needs no connection.
-        let Ok(Some(source)) = source.await else {
-            return;
-        };
-        let link = link(source, place);
-        let mut cuts = self.cuts.subscribe();
-        if !passable(&mut cuts, link).await {
+        let way = Arc::new(Way {
+            links: self,
+            place,
+            client,
+            server,
+            source: OnceCell::new(),
+        });
+        let mut cuts = way.links.cuts.subscribe();
+        if !way.passable(&mut cuts).await {
             return;
         }
         let Ok(far) = TcpStream::connect(to).await else {
@@ -121,8 +121,8 @@ impl Links {
         let (near_in, near_out) = near.into_split();
         let (far_in, far_out) = far.into_split();
         tokio::select! {
-            () = carry(near_in, far_out, cuts.clone(), link) => {}
-            () = carry(far_in, near_out, cuts, link) => {}
+            () = way.carry(near_in, far_out, cuts.clone()) => {}
+            () = way.carry(far_in, near_out, cuts) => {}
         }
     }
 
@@ -159,36 +159,138 @@ fn hexadecimal(address: SocketAddrV4) -> String {
     format!("{ip:08X}:{:04X}", address.port())
 }
 
-/// Waits while the link is silent; false when it is broken.
-async fn passable(cuts: &mut watch::Receiver<Cuts>, link: Link) -> bool {
-    loop {
-        let cut = cuts.borrow_and_update().get(&link).copied();
-        match cut {
-            None => return true,
-            Some(Cut::Reset) => return false,
-            Some(Cut::Silent) if cuts.changed().await.is_err() => return false,
-            Some(Cut::Silent) => {}
+/// One connection through a door.
+struct Way {
+    links: Arc<Links>,
+    place: usize,
+    client: SocketAddrV4,
+    server: SocketAddrV4,
+    /// Who is at the other end: looked for when a link of this place is cut, since it is dear.
+    source: OnceCell<Option<usize>>,
+}
+
+impl Way {
+    /// Waits while its link is silent; false when it is broken.
+    async fn passable(&self, cuts: &mut watch::Receiver<Cuts>) -> bool {
+        loop {
+            let concerned = |&(a, b): &Link| a == self.place || b == self.place;
+            if !cuts.borrow_and_update().keys().any(concerned) {
+                return true;
+            }
+            // One that has gone already needs no connection.
+            let Some(source) = self.source().await else {
+                return false;
+            };
+            let cut = cuts
+                .borrow_and_update()
+                .get(&link(source, self.place))
+                .copied();
+            match cut {
+                None => return true,
+                Some(Cut::Reset) => return false,
+                Some(Cut::Silent) if cuts.changed().await.is_err() => return false,
+                Some(Cut::Silent) => {}
+            }
+        }
+    }
+
+    async fn source(&self) -> Option<usize> {
+        let look = || async {
+            let (links, client, server) = (self.links.clone(), self.client, self.server);
+            let found = tokio::task::spawn_blocking(move || links.source(client, server));
+            found.await.ok().flatten()
+        };
+        *self.source.get_or_init(look).await
+    }
+
+    async fn carry(
+        &self,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
+        mut cuts: watch::Receiver<Cuts>,
+    ) {
+        let mut buffer = vec![0; 64 * 1024];
+        while self.passable(&mut cuts).await {
+            let length = tokio::select! {
+                length = from.read(&mut buffer) => length.unwrap_or(0),
+                _ = cuts.changed() => continue,
+            };
+            if length == 0 || !self.passable(&mut cuts).await {
+                return;
+            }
+            if to.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
         }
     }
 }
 
-async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut cuts: watch::Receiver<Cuts>,
-    link: Link,
-) {
-    let mut buffer = vec![0; 64 * 1024];
-    while passable(&mut cuts, link).await {
-        let length = tokio::select! {
-            length = from.read(&mut buffer) => length.unwrap_or(0),
-            _ = cuts.changed() => continue,
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use testkit::{eventually, ports};
+
+    use super::*;
+
+    /// This process plays place 0, an echo behind a door place 1.
+    #[test]
+    fn a_cut_link_carries_nothing_until_it_heals() {
+        let host = ports::address();
+        let echo = TcpListener::bind((host.as_str(), 0)).expect("a port");
+        let to = echo.local_addr().expect("it is bound").to_string();
+        std::thread::spawn(move || {
+            for mut stream in echo.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+                });
+            }
+        });
+        let links = Links::new();
+        links.is_process_of(std::process::id(), 0);
+        let at = format!("{host}:{}", ports::free_at(&host));
+        let _door = links.open(1, &at, &to);
+        let mut stream = TcpStream::connect(&at).expect("the door is open");
+        let limit = Some(Duration::from_millis(300));
+        stream.set_read_timeout(limit).expect("a time-out");
+        let said = |stream: &mut TcpStream| {
+            let mut byte = [0];
+            stream.write_all(b"x")?;
+            stream.read_exact(&mut byte).map(|()| byte[0])
         };
-        if length == 0 || !passable(&mut cuts, link).await {
-            return;
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return;
-        }
+        assert_eq!(said(&mut stream).expect("an echo"), b'x');
+
+        // A link between others changes nothing.
+        links.cut(2, 1, Cut::Reset);
+        assert_eq!(said(&mut stream).expect("an echo"), b'x');
+
+        links.cut(0, 1, Cut::Silent);
+        let silence = said(&mut stream).expect_err("the link is cut");
+        assert_eq!(silence.kind(), ErrorKind::WouldBlock);
+        links.heal();
+        let mut late = [0];
+        eventually("what was on its way", Duration::from_secs(5), || {
+            stream
+                .read_exact(&mut late)
+                .map_err(|error| error.to_string())
+        });
+        assert_eq!(late, *b"x");
+
+        links.cut(0, 1, Cut::Reset);
+        eventually(
+            "the end of the connection",
+            Duration::from_secs(5),
+            || match said(&mut stream).map_err(|error| error.kind()) {
+                Ok(_) | Err(ErrorKind::WouldBlock) => Err("it goes on".to_owned()),
+                Err(_) => Ok(()),
+            },
+        );
+        let mut another = TcpStream::connect(&at).expect("the door is open");
+        another.set_read_timeout(limit).expect("a time-out");
+        let broken = said(&mut another).expect_err("the link is cut");
+        assert_ne!(broken.kind(), ErrorKind::WouldBlock);
     }
 }

@@ -104,8 +104,12 @@ pub fn walk(plan: Plan) -> Result<Told> {
     let story = walk.dir.join("walk.txt");
     let _ = std::fs::write(&story, &walk.story);
     let lines: Vec<&str> = walk.story.lines().collect();
+    let flags = walk.plan.flags.iter();
+    let flags: String = flags
+        .map(|flag| format!("QUORATE_WALK_FLAG={flag} "))
+        .collect();
     Err(format!(
-        "seed {}: {}\n{}\nthe whole walk and the members' logs: {}\nrepeat it: make chaos-membership SEED={} WALKS=1 STEPS={}",
+        "seed {}: {}\n{}\nthe whole walk and the members' logs: {}\nrepeat it: {flags}make chaos-membership SEED={} WALKS=1 STEPS={}",
         walk.plan.seed,
         what.join("\n"),
         lines[lines.len().saturating_sub(40)..].join("\n"),
