@@ -145,7 +145,7 @@ pub enum Error {
     },
     /// a cluster runs, and this is not it
     #[error(
-        "{url} runs in cluster {theirs} already, with the members {members}; --initial-cluster-state=new would make another one, {ours}. To join it: `etcdctl{endpoints} member add {name} --peer-urls={urls}`, then start with --initial-cluster-state=existing and its members in --initial-cluster"
+        "{url} runs in cluster {theirs} already, with the members {members}; --initial-cluster-state=new would make another one, {ours}. To join it: `{add}`, then start with --initial-cluster-state=existing and its members in --initial-cluster"
     )]
     RunsAlready {
         /// who answered
@@ -156,12 +156,8 @@ pub enum Error {
         members: String,
         /// ours
         ours: ClusterId,
-        /// etcdctl's flag
-        endpoints: String,
-        /// `--name`
-        name: String,
-        /// our peer URLs
-        urls: String,
+        /// etcdctl's call
+        add: String,
     },
     /// another member has this name
     #[error(
@@ -519,9 +515,7 @@ fn decide_new(
                 theirs: *theirs,
                 members: list(members),
                 ours: cluster,
-                endpoints,
-                name,
-                urls,
+                add: format!("etcdctl{endpoints} member add {name} --peer-urls={urls}"),
             });
         }
     }

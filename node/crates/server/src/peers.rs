@@ -527,7 +527,10 @@ impl Raft for Inbound {
         self.runtime.spawn(async move {
             // A leader may hear of its removal from others before it has answered who asked for it.
             tokio::time::sleep(REMOVED_LINGERS).await;
-            shared.fatal(reason);
+            // Who has applied it as well says farewell in raft, and ends by itself, in its own words.
+            if !shared.state().cluster.get().is_removed(shared.id) {
+                shared.fatal(reason);
+            }
         });
     }
 }
