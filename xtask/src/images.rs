@@ -9,7 +9,7 @@
 //! the machine's CA certificates if there are any, and a user that is not root. Nothing writes to its root, which
 //! may be mounted read-only. Built twice from the same commit with the same libraries, it has the same digest.
 //!
-//! The images of the test cluster's own parts, `pause` and `coredns`, come out of the same writer.
+//! The image of the test cluster's sandboxes, `pause`, comes out of the same writer.
 
 mod layout;
 
@@ -41,6 +41,8 @@ const CERTIFICATES_OF_THIS_MACHINE: &[&str] = &[
 
 /// An image of a program of the workspace.
 struct Ours {
+    /// name of image and program
+    name: &'static str,
     package: &'static str,
     about: &'static str,
     /// Where it starts, a folder of its user's.
@@ -51,26 +53,39 @@ struct Ours {
 
 const OURS: &[Ours] = &[
     Ours {
+        name: "quorate",
         package: "quorate",
         about: "A replicated key-value store that speaks etcd v3.",
         home: "var/lib/quorate",
         ports: &[2379, 2380, 2381],
     },
     Ours {
+        name: "quorate-operator",
         package: "quorate-operator",
         about: "Looks after QuorateCluster objects on Kubernetes.",
         home: "home/operator",
         ports: &[8080],
     },
+    // The client of the whole-cluster lane; nobody else wants it.
+    Ours {
+        name: "kube-cluster",
+        package: "kubecluster",
+        about: "Writes without a pause and remembers what was acknowledged, for tests.",
+        home: "home/client",
+        ports: &[],
+    },
 ];
 
-/// Images of the test cluster, of programs that ask for no library: Kubernetes' own have other names.
-const OF_A_NODE: &[&str] = &["pause", "coredns"];
+/// What `cargo xtask images` without a name makes.
+const BY_DEFAULT: &[&str] = &["quorate", "quorate-operator"];
+
+/// Images of the test cluster, of programs of `cargo xtask tools` that ask for no library.
+const OF_A_NODE: &[&str] = &["pause"];
 
 /// `cargo xtask images [NAME..]`: the project's images, or the named ones.
 pub(crate) fn command(chosen: &[String]) -> Result<()> {
-    let ours = OURS.iter().map(|image| image.package);
-    let known: Vec<&str> = ours.clone().chain(OF_A_NODE.iter().copied()).collect();
+    let ours = OURS.iter().map(|image| image.name);
+    let known: Vec<&str> = ours.chain(OF_A_NODE.iter().copied()).collect();
     if let Some(unknown) = chosen.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(format!(
             "unknown image {unknown:?}, expected {}",
@@ -78,14 +93,14 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
         ));
     }
     let wanted: Vec<&str> = match chosen {
-        [] => ours.collect(),
+        [] => BY_DEFAULT.to_vec(),
         _ => chosen.iter().map(String::as_str).collect(),
     };
     let folder = place::workspace().join("target/images");
     fs::create_dir_all(&folder)
         .map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
     for name in wanted {
-        let image = match OURS.iter().find(|image| image.package == name) {
+        let image = match OURS.iter().find(|image| image.name == name) {
             Some(image) => of_ours(image)?,
             None => of_a_node(name)?,
         };
@@ -129,7 +144,7 @@ fn version() -> Result<String> {
 
 fn of_ours(image: &Ours) -> Result<Image> {
     let version = version()?;
-    let program = stripped(&build(image.package)?)?;
+    let program = stripped(&build(image)?)?;
     let mut ground = Tree::default();
     for library in libraries(&program)? {
         let name = library.trim_start_matches('/');
@@ -158,11 +173,11 @@ fn of_ours(image: &Ours) -> Result<Image> {
     ground.file("etc/nsswitch.conf", 0o644, b"hosts: files dns\n".to_vec());
     let mut own = Tree::default();
     own.directory(image.home, 0o700, USER);
-    let path = format!("usr/local/bin/{}", image.package);
+    let path = format!("usr/local/bin/{}", image.name);
     own.file(&path, 0o755, read(&program)?);
 
     let mut labels = json!({
-        "org.opencontainers.image.title": image.package,
+        "org.opencontainers.image.title": image.name,
         "org.opencontainers.image.description": image.about,
         "org.opencontainers.image.version": version,
         "org.opencontainers.image.licenses": "Apache-2.0",
@@ -177,7 +192,7 @@ fn of_ours(image: &Ours) -> Result<Image> {
         .collect();
     Ok(Image {
         config: Config {
-            reference: format!("{REGISTRY}/{}:{version}", image.package),
+            reference: format!("{REGISTRY}/{}:{version}", image.name),
             architecture: architecture()?,
             run: json!({
                 "User": format!("{USER}:{USER}"),
@@ -199,7 +214,7 @@ fn of_a_node(name: &str) -> Result<Image> {
     let program = place::tools_dir().join(name);
     if !program.exists() {
         return Err(format!(
-            "{} is not there; run `cargo xtask tools kube-node coredns`",
+            "{} is not there; run `cargo xtask tools kube-node`",
             program.display()
         ));
     }
@@ -215,16 +230,14 @@ fn of_a_node(name: &str) -> Result<Image> {
     })
 }
 
-/// The release program of a package.
-fn build(package: &str) -> Result<PathBuf> {
-    let words = ["build", "--release", "--package", package, "--bin", package];
-    steps::step(&format!("build {package}"), &mut steps::cargo(&words))?;
+/// The release program.
+fn build(image: &Ours) -> Result<PathBuf> {
+    let (package, name) = (image.package, image.name);
+    let words = ["build", "--release", "--package", package, "--bin", name];
+    steps::step(&format!("build {name}"), &mut steps::cargo(&words))?;
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| place::workspace().join("target"), PathBuf::from);
-    Ok(place::workspace()
-        .join(target)
-        .join("release")
-        .join(package))
+    Ok(place::workspace().join(target).join("release").join(name))
 }
 
 /// A copy without what only a debugger reads: the names of functions stay, for backtraces, and what says where

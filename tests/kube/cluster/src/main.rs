@@ -25,13 +25,17 @@
 )]
 
 mod ask;
+mod client;
 mod control;
+mod door;
 mod groups;
 mod inner;
 mod node;
 mod outer;
 mod parts;
 mod relay;
+mod scenarios;
+mod show;
 mod spaces;
 mod volumes;
 
@@ -54,6 +58,9 @@ fn main() -> ExitCode {
 fn run(words: &[&str]) -> Result<()> {
     match words {
         ["up", rest @ ..] => outer::up(rest),
+        ["show", rest @ ..] => show::show(rest),
+        ["test", rest @ ..] => show::test(rest),
+        ["client", rest @ ..] => client::command(rest),
         // What `up` starts; nobody calls these by hand.
         ["inside", plan] => inner::run(plan.as_ref()),
         ["relay", target] => relay::serve(target),
@@ -72,6 +79,14 @@ kube-cluster up [--nodes N] [--store etcd|ours] [--image FILE.tar].. [--keep]
         --store  what the API server's own store of three members is: etcd 3.7.3 or quorate
         --image  archives that every node gets
         --keep   leaves the files (logs, volumes) at the end
+
+kube-cluster show [flags of up]
+        The same with the operator from its chart and a QuorateCluster of three (= make run-kube).
+kube-cluster test [--registry NAME] [flags of up] [SCENARIO..]
+        Lives of the operator and its cluster (= make test-kube). With KUBECONFIG set, on that Kubernetes: it pulls the
+        images from --registry, and scenarios that break nodes are left out.
+kube-cluster client write|check ..
+        The client that these use, in a Pod.
 
 kube-cluster kill NODE          the node loses its power
 kube-cluster start NODE         it comes back with its disk

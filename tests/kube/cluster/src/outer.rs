@@ -146,17 +146,20 @@ impl Running {
         self.wait(|| false)
     }
 
-    /// Runs something beside waiting for Ctrl-C.
+    /// Runs something beside waiting for Ctrl-C, which gives nothing.
     pub fn beside<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T> {
+    ) -> Result<Option<T>> {
         let work = std::thread::spawn(work);
         self.wait(|| work.is_finished())?;
         if !work.is_finished() {
-            bail!("interrupted");
+            return Ok(None);
         }
-        work.join().map_err(|_| anyhow::anyhow!("it has panicked"))
+        let done = work
+            .join()
+            .map_err(|_| anyhow::anyhow!("it has panicked"))?;
+        Ok(Some(done))
     }
 
     fn until_ready(&mut self) -> Result<()> {

@@ -1,0 +1,733 @@
+//! A life of an operator and a cluster, in the order in which they happen, each step with a name and a verdict.
+//!
+//! ```text
+//! install → create → load without a pause → scale → faults → drain → upgrade → delete → uninstall
+//! ```
+//!
+//! From `three_members` on a client in a Pod writes all the time. After every scenario the cluster has to be Ready
+//! again with the members that the spec asks for, writes have to go on, and each key that was acknowledged has
+//! to be there. A scenario that fails ends the run: those after it would begin in a state that nobody meant.
+//!
+//! Scenarios that break nodes run where the nodes are ours; the others on any Kubernetes that KUBECONFIG names
+//! and that can pull the images from `--registry`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::door::Door;
+use crate::parts::until;
+
+/// Where the operator is.
+const SYSTEM: &str = "quorate-system";
+
+/// Where the cluster is.
+const SPACE: &str = "whole";
+
+/// The cluster.
+const CLUSTER: &str = "store";
+
+/// The first version; the second is a build of the same source with another number.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The version that members and operator are upgraded to.
+pub const NEXT_VERSION: &str = "0.2.0";
+
+/// One after the other, so many Pods become Ready, images are there, and voters rest between two steps.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node that is lost is noticed after 8 s, its Pods are given up after 5 more; then a member may have to be
+/// replaced, which needs a Pod, a volume and a learner that catches up.
+const NODE_PATIENCE: Duration = Duration::from_secs(180);
+
+/// One of them.
+pub struct Scenario {
+    /// as it is called on the command line
+    pub name: &'static str,
+    /// it breaks nodes
+    breaks_nodes: bool,
+    run: fn(&Whole) -> Result<String>,
+}
+
+const fn any(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario {
+    Scenario {
+        name,
+        breaks_nodes: false,
+        run,
+    }
+}
+
+const fn ours(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario {
+    Scenario {
+        name,
+        breaks_nodes: true,
+        run,
+    }
+}
+
+/// All of them, in their order.
+pub const ALL: &[Scenario] = &[
+    any("install", install),
+    any("three_members", three_members),
+    any("scale_to_five_and_back", scale_to_five_and_back),
+    any("kill_a_pod", kill_a_pod),
+    ours("kill_a_container", kill_a_container),
+    ours(
+        "kill_a_node_and_bring_it_back",
+        kill_a_node_and_bring_it_back,
+    ),
+    ours("cut_a_node_off", cut_a_node_off),
+    ours("drain_two_nodes", drain_two_nodes),
+    ours("lose_a_node_with_its_volume", lose_a_node_with_its_volume),
+    any("upgrade_the_operator", upgrade_the_operator),
+    any("upgrade_members", upgrade_members),
+    any("delete", delete),
+    any("uninstall", uninstall),
+];
+
+/// Runs the named ones, or all; the number of those that failed is 0 or 1.
+pub fn run(door: Door, chosen: &[String]) -> Result<()> {
+    if let Some(unknown) = chosen
+        .iter()
+        .find(|name| ALL.iter().all(|one| one.name != **name))
+    {
+        let names: Vec<&str> = ALL.iter().map(|one| one.name).collect();
+        bail!(
+            "unknown scenario {unknown:?}, expected {}",
+            names.join(", ")
+        );
+    }
+    let whole = Whole { door };
+    let start = Instant::now();
+    let (mut passed, mut left_out) = (0, Vec::new());
+    for scenario in ALL {
+        if !chosen.is_empty() && chosen.iter().all(|name| name != scenario.name) {
+            continue;
+        }
+        if scenario.breaks_nodes && whole.door.nodes.is_none() {
+            left_out.push(scenario.name);
+            continue;
+        }
+        let begun = Instant::now();
+        match (scenario.run)(&whole) {
+            Ok(note) => {
+                passed += 1;
+                println!(
+                    "ok   {} ({:.1} s) {note}",
+                    scenario.name,
+                    begun.elapsed().as_secs_f64()
+                );
+            }
+            Err(error) => {
+                println!(
+                    "FAIL {} ({:.1} s): {error:#}",
+                    scenario.name,
+                    begun.elapsed().as_secs_f64()
+                );
+                whole.tell();
+                println!("{passed} passed, 1 failed");
+                bail!("{} failed", scenario.name);
+            }
+        }
+    }
+    if !left_out.is_empty() {
+        println!(
+            "left out, since the nodes are not ours to break: {}",
+            left_out.join(", ")
+        );
+    }
+    println!(
+        "{passed} passed, 0 failed, {} left out, in {:.0} s",
+        left_out.len(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// What scenarios share.
+pub struct Whole {
+    door: Door,
+}
+
+fn install(whole: &Whole) -> Result<String> {
+    let registry = &whole.door.registry;
+    whole.door.helm(&[
+        "upgrade",
+        "--install",
+        "quorate-operator",
+        "charts/quorate-operator",
+        "--namespace",
+        SYSTEM,
+        "--create-namespace",
+        "--set",
+        &format!("image.repository={registry}/quorate-operator"),
+        "--set",
+        &format!("memberImage.repository={registry}/quorate"),
+        "--wait",
+        "--timeout=2m",
+    ])?;
+    let pods = whole.door.get(&["pods", "-n", SYSTEM])?;
+    let pod = &pods["items"][0];
+    let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or("");
+    ensure!(
+        account == "quorate-operator",
+        "the operator runs as {account:?}, expected its own account"
+    );
+    Ok(format!("the operator runs as {account}"))
+}
+
+fn three_members(whole: &Whole) -> Result<String> {
+    let space = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": SPACE,
+            // What the chart promises for members too.
+            "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+        },
+    });
+    whole.door.apply(&space)?;
+    whole.door.apply(&cluster(3, VERSION))?;
+    whole.until_ready(3)?;
+    whole.start_writing()?;
+    whole.checked()
+}
+
+fn scale_to_five_and_back(whole: &Whole) -> Result<String> {
+    let before = whole.written()?;
+    whole.scale(5)?;
+    whole.until_ready(5)?;
+    whole.scale(3)?;
+    whole.until_ready(3)?;
+    ensure!(
+        whole.written()?.acknowledged > before.acknowledged,
+        "no write was acknowledged meanwhile"
+    );
+    whole.checked()
+}
+
+fn kill_a_pod(whole: &Whole) -> Result<String> {
+    let victim = whole.leader()?;
+    let uid = whole.uid_of(&victim)?;
+    whole.door.kubectl(&[
+        "delete",
+        "pod",
+        "-n",
+        SPACE,
+        &victim,
+        "--grace-period=0",
+        "--force",
+    ])?;
+    until("new Pod of the same member", PATIENCE, || {
+        ensure!(whole.uid_of(&victim)? != uid, "{victim} is the old one");
+        Ok(())
+    })?;
+    whole.until_ready(3)?;
+    whole.checked()
+}
+
+fn kill_a_container(whole: &Whole) -> Result<String> {
+    let victim = whole.leader()?;
+    let pod = whole.pod(&victim)?;
+    let status = &pod["status"]["containerStatuses"][0];
+    let restarts = status["restartCount"].as_i64().unwrap_or(0);
+    let container = status["containerID"]
+        .as_str()
+        .and_then(|id| id.strip_prefix("containerd://"))
+        .context("a running container has an id")?;
+    whole
+        .door
+        .node(&["signal", node_of(&pod)?, container, "KILL"])?;
+    until("restart", PATIENCE, || {
+        let pod = whole.pod(&victim)?;
+        let now = pod["status"]["containerStatuses"][0]["restartCount"].as_i64();
+        ensure!(now > Some(restarts), "{victim} was restarted {now:?} times");
+        Ok(())
+    })?;
+    whole.until_ready(3)?;
+    whole.checked()
+}
+
+fn kill_a_node_and_bring_it_back(whole: &Whole) -> Result<String> {
+    let victim = whole.leader()?;
+    let members = whole.members()?;
+    let node = node_of(&whole.pod(&victim)?)?.to_owned();
+    whole.door.node(&["kill", &node])?;
+    whole.until_node(&node, "Unknown")?;
+    let before = whole.written()?;
+    until("writes without the node", PATIENCE, || {
+        let now = whole.written()?;
+        ensure!(
+            now.acknowledged > before.acknowledged + 100,
+            "{} writes",
+            now.acknowledged
+        );
+        Ok(())
+    })?;
+    whole.door.node(&["start", &node])?;
+    whole.until_ready(3)?;
+    let now = whole.members()?;
+    ensure!(
+        now == members,
+        "the members were {members:?} and are {now:?}: one was replaced that came back"
+    );
+    whole.checked()
+}
+
+fn cut_a_node_off(whole: &Whole) -> Result<String> {
+    let victim = whole.leader()?;
+    let members = whole.members()?;
+    let node = node_of(&whole.pod(&victim)?)?.to_owned();
+    whole.door.node(&["cut", &node])?;
+    whole.until_node(&node, "Unknown")?;
+    let before = whole.written()?;
+    until("writes without the node", PATIENCE, || {
+        let now = whole.written()?;
+        ensure!(
+            now.acknowledged > before.acknowledged + 100,
+            "{} writes",
+            now.acknowledged
+        );
+        Ok(())
+    })?;
+    whole.door.node(&["heal", &node])?;
+    whole.until_ready(3)?;
+    let now = whole.members()?;
+    ensure!(
+        now == members,
+        "the members were {members:?} and are {now:?}: one was replaced that came back"
+    );
+    whole.checked()
+}
+
+/// The second node's drain is refused as long as the first one's member is not back.
+fn drain_two_nodes(whole: &Whole) -> Result<String> {
+    let members = whole.members()?;
+    let mut nodes = Vec::new();
+    for member in &members {
+        nodes.push((member.clone(), node_of(&whole.pod(member)?)?.to_owned()));
+    }
+    // A node without the operator first, so that it is there to see the second one.
+    let operator = whole.door.get(&["pods", "-n", SYSTEM])?;
+    let home = operator["items"][0]["spec"]["nodeName"].clone();
+    nodes.sort_by_key(|(_, node)| *node == home);
+    let [(first, first_node), (second, second_node), ..] = nodes.as_slice() else {
+        bail!("three members are on nodes, and these are: {nodes:?}");
+    };
+    whole.door.kubectl(&["cordon", first_node])?;
+    whole.door.kubectl(&["cordon", second_node])?;
+    whole.evict(first)?;
+    // Its volume is on the cordoned node, so it cannot come back: no second one may go.
+    until("budget of none", PATIENCE, || {
+        let budgets = whole.door.get(&["pdb", "-n", SPACE])?;
+        let allowed = &budgets["items"][0]["status"]["disruptionsAllowed"];
+        ensure!(allowed == 0, "{allowed} may be evicted");
+        Ok(())
+    })?;
+    let refused = match whole.evict(second) {
+        Ok(()) => bail!("the second eviction was allowed, with one of three members away"),
+        Err(error) => format!("{error:#}"),
+    };
+    ensure!(
+        refused.contains("disruption budget"),
+        "the second eviction was refused for another reason: {refused}"
+    );
+    whole.door.kubectl(&["uncordon", first_node])?;
+    whole.until_ready(3)?;
+    until("second eviction", PATIENCE, || whole.evict(second))?;
+    whole.door.kubectl(&["uncordon", second_node])?;
+    whole.until_ready(3)?;
+    whole.checked()
+}
+
+/// The node never comes back: its disk is empty when it does, and the volume went with it.
+fn lose_a_node_with_its_volume(whole: &Whole) -> Result<String> {
+    whole.door.kubectl(&[
+        "patch",
+        "qc",
+        "-n",
+        SPACE,
+        CLUSTER,
+        "--type=merge",
+        "--patch",
+        r#"{"spec":{"membership":{"replaceFailedAfter":"20s"}}}"#,
+    ])?;
+    let victim = whole.leader()?;
+    let node = node_of(&whole.pod(&victim)?)?.to_owned();
+    whole.door.node(&["kill", &node])?;
+    whole.until_node(&node, "Unknown")?;
+    // Who owns the machines says that this one is no more.
+    whole.door.kubectl(&["delete", "node", &node])?;
+    until("replacement", NODE_PATIENCE, || {
+        let members = whole.members()?;
+        ensure!(
+            !members.contains(&victim),
+            "{victim} is still among {members:?}"
+        );
+        ensure!(members.len() == 3, "the members are {members:?}");
+        Ok(())
+    })?;
+    whole.until_ready(3)?;
+    whole.door.node(&["replace", &node])?;
+    whole.until_ready(3)?;
+    whole.checked()
+}
+
+/// Another build of the operator takes over, and no member's Pod is touched.
+fn upgrade_the_operator(whole: &Whole) -> Result<String> {
+    let before = whole.pods()?;
+    let registry = &whole.door.registry;
+    whole.door.helm(&[
+        "upgrade",
+        "quorate-operator",
+        "charts/quorate-operator",
+        "--namespace",
+        SYSTEM,
+        "--set",
+        &format!("image.repository={registry}/quorate-operator"),
+        "--set",
+        &format!("image.tag={NEXT_VERSION}"),
+        "--set",
+        &format!("memberImage.repository={registry}/quorate"),
+        "--wait",
+        "--timeout=2m",
+    ])?;
+    whole.until_ready(3)?;
+    let after = whole.pods()?;
+    ensure!(
+        before == after,
+        "the Pods were {before:?} and are {after:?}"
+    );
+    whole.checked()
+}
+
+fn upgrade_members(whole: &Whole) -> Result<String> {
+    let members = whole.members()?;
+    whole.door.kubectl(&[
+        "patch",
+        "qc",
+        "-n",
+        SPACE,
+        CLUSTER,
+        "--type=merge",
+        "--patch",
+        &json!({ "spec": { "version": NEXT_VERSION } }).to_string(),
+    ])?;
+    whole.door.until_says(
+        &["qc", "-n", SPACE, CLUSTER],
+        "{.status.version}",
+        NEXT_VERSION,
+        NODE_PATIENCE,
+    )?;
+    whole.until_ready(3)?;
+    let now = whole.members()?;
+    ensure!(
+        now == members,
+        "an upgrade replaced members: they were {members:?} and are {now:?}"
+    );
+    whole.checked()
+}
+
+fn delete(whole: &Whole) -> Result<String> {
+    whole.door.kubectl(&[
+        "delete",
+        "pod",
+        "-n",
+        SPACE,
+        "--ignore-not-found",
+        "writer",
+        "--grace-period=1",
+    ])?;
+    whole
+        .door
+        .kubectl(&["delete", "qc", "-n", SPACE, CLUSTER, "--timeout=120s"])?;
+    until("end of all Pods", PATIENCE, || {
+        let left = whole
+            .door
+            .kubectl(&["get", "pods,qm", "-n", SPACE, "-o", "name"])?;
+        ensure!(left.is_empty(), "{left} is still there");
+        Ok(())
+    })?;
+    let kept = whole
+        .door
+        .kubectl(&["get", "pvc", "-n", SPACE, "-o", "name"])?;
+    ensure!(
+        kept.lines().count() >= 3,
+        "retention Retain keeps the volumes, and these are left: {kept:?}"
+    );
+    whole
+        .door
+        .kubectl(&["delete", "namespace", SPACE, "--timeout=120s"])?;
+    Ok(format!("{} volume claims were kept", kept.lines().count()))
+}
+
+fn uninstall(whole: &Whole) -> Result<String> {
+    whole.door.helm(&[
+        "uninstall",
+        "quorate-operator",
+        "--namespace",
+        SYSTEM,
+        "--wait",
+        "--timeout=2m",
+    ])?;
+    let kinds = whole.door.kubectl(&[
+        "get",
+        "crd",
+        "quorateclusters.quorate.dev",
+        "quoratemembers.quorate.dev",
+        "-o",
+        "name",
+    ])?;
+    ensure!(kinds.lines().count() == 2, "the kinds stay: {kinds:?}");
+    whole
+        .door
+        .kubectl(&["delete", "namespace", SYSTEM, "--timeout=120s"])?;
+    Ok("the kinds stay".to_owned())
+}
+
+/// A cluster as a person would write it, resting shortly between two steps.
+pub fn cluster(replicas: u32, version: &str) -> Value {
+    json!({
+        "apiVersion": "quorate.dev/v1alpha1",
+        "kind": "QuorateCluster",
+        "metadata": { "name": CLUSTER, "namespace": SPACE },
+        "spec": {
+            "replicas": replicas,
+            "version": version,
+            "storage": { "size": "1Gi" },
+            "membership": { "minHealthySeconds": 2 },
+        },
+    })
+}
+
+/// How far the writing client is.
+#[derive(Debug)]
+struct Written {
+    acknowledged: u64,
+    longest_gap_ms: u64,
+}
+
+impl Whole {
+    fn url(&self) -> String {
+        format!("http://{CLUSTER}.{SPACE}.svc:2379")
+    }
+
+    fn start_writing(&self) -> Result<()> {
+        self.door.apply(&json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "writer", "namespace": SPACE },
+            "spec": {
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 1,
+                // A node that is broken must not take it along: it lives where the operator does not care.
+                "tolerations": [{ "operator": "Exists" }],
+                "securityContext": {
+                    "runAsNonRoot": true,
+                    "seccompProfile": { "type": "RuntimeDefault" },
+                },
+                "containers": [{
+                    "name": "writer",
+                    "image": format!("{}/kube-cluster:{VERSION}", self.door.registry),
+                    "args": ["client", "write", self.url(), "one"],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false,
+                        "readOnlyRootFilesystem": true,
+                        "capabilities": { "drop": ["ALL"] },
+                    },
+                }],
+            },
+        }))?;
+        until("first writes", PATIENCE, || {
+            let written = self.written()?;
+            ensure!(written.acknowledged > 0, "none is acknowledged");
+            Ok(())
+        })
+    }
+
+    fn written(&self) -> Result<Written> {
+        let text = self
+            .door
+            .kubectl(&["logs", "-n", SPACE, "writer", "--tail=-1"])?;
+        let mut written = Written {
+            acknowledged: 0,
+            longest_gap_ms: 0,
+        };
+        for line in text.lines() {
+            if let ["acknowledged", number, "longest_gap_ms", gap] =
+                line.split(' ').collect::<Vec<_>>().as_slice()
+            {
+                written.acknowledged = number.parse()?;
+                written.longest_gap_ms = written.longest_gap_ms.max(gap.parse()?);
+            }
+        }
+        Ok(written)
+    }
+
+    /// Writes go on, and everything acknowledged is there.
+    fn checked(&self) -> Result<String> {
+        let before = self.written()?;
+        until("further writes", PATIENCE, || {
+            let now = self.written()?;
+            ensure!(
+                now.acknowledged > before.acknowledged,
+                "{} writes",
+                now.acknowledged
+            );
+            Ok(())
+        })?;
+        let written = self.written()?;
+        let (url, count) = (self.url(), written.acknowledged.to_string());
+        self.door.kubectl(&[
+            "exec",
+            "-n",
+            SPACE,
+            "writer",
+            "--",
+            "/usr/local/bin/kube-cluster",
+            "client",
+            "check",
+            &url,
+            "one",
+            &count,
+        ])?;
+        Ok(format!(
+            "{count} writes are there, the longest time without one so far {} ms",
+            written.longest_gap_ms
+        ))
+    }
+
+    fn scale(&self, replicas: u32) -> Result<()> {
+        self.door.kubectl(&[
+            "scale",
+            "qc",
+            "-n",
+            SPACE,
+            CLUSTER,
+            &format!("--replicas={replicas}"),
+        ])?;
+        Ok(())
+    }
+
+    /// Ready, in the eyes of the operator, for the newest spec, with so many voters that serve.
+    fn until_ready(&self, replicas: u32) -> Result<()> {
+        until(&format!("{replicas} ready members"), NODE_PATIENCE, || {
+            let object = self.door.get(&["qc", "-n", SPACE, CLUSTER])?;
+            let status = &object["status"];
+            let ready = status["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|condition| condition["type"] == "Ready");
+            ensure!(
+                ready.is_some_and(|ready| ready["status"] == "True"
+                    && ready["observedGeneration"] == object["metadata"]["generation"]),
+                "Ready is {}, waiting {}",
+                ready.unwrap_or(&Value::Null),
+                status["waiting"]
+            );
+            ensure!(
+                status["readyReplicas"] == replicas && status["operation"].is_null(),
+                "{} members are ready, in operation {}",
+                status["readyReplicas"],
+                status["operation"]
+            );
+            let members = self.members()?;
+            ensure!(
+                members.len() == replicas as usize,
+                "the members are {members:?}"
+            );
+            Ok(())
+        })
+    }
+
+    /// The names of the members, sorted.
+    fn members(&self) -> Result<Vec<String>> {
+        let list = self.door.get(&["qm", "-n", SPACE])?;
+        let mut names: Vec<String> = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|member| member["metadata"]["name"].as_str())
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn leader(&self) -> Result<String> {
+        until("leader", PATIENCE, || {
+            let object = self.door.get(&["qc", "-n", SPACE, CLUSTER])?;
+            let leader = object["status"]["leader"].as_str();
+            leader.map(str::to_owned).context("status names no leader")
+        })
+    }
+
+    fn pod(&self, name: &str) -> Result<Value> {
+        self.door.get(&["pod", "-n", SPACE, name])
+    }
+
+    fn uid_of(&self, pod: &str) -> Result<String> {
+        let uid = self.pod(pod)?["metadata"]["uid"].clone();
+        uid.as_str().map(str::to_owned).context("a Pod has a uid")
+    }
+
+    /// Members' Pods with their uid and how often their container was restarted.
+    fn pods(&self) -> Result<Vec<(String, Value, Value)>> {
+        let mut pods = Vec::new();
+        for name in self.members()? {
+            let pod = self.pod(&name)?;
+            let restarts = pod["status"]["containerStatuses"][0]["restartCount"].clone();
+            pods.push((name, pod["metadata"]["uid"].clone(), restarts));
+        }
+        Ok(pods)
+    }
+
+    fn until_node(&self, node: &str, ready: &str) -> Result<()> {
+        self.door.until_says(
+            &["node", node],
+            "{.status.conditions[?(@.type==\"Ready\")].status}",
+            ready,
+            PATIENCE,
+        )
+    }
+
+    fn evict(&self, pod: &str) -> Result<()> {
+        let eviction = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": { "name": pod, "namespace": SPACE },
+        });
+        let path = format!("/api/v1/namespaces/{SPACE}/pods/{pod}/eviction");
+        self.door.create_raw(&path, &eviction)
+    }
+
+    /// For the person who has to find out: what the cluster and the operator say.
+    fn tell(&self) {
+        for words in [
+            &["get", "nodes"][..],
+            &["get", "qc,qm,pods,pvc", "-A", "-o", "wide"],
+            &["get", "qc", "-n", SPACE, CLUSTER, "-o", "yaml"],
+            &["get", "events", "-n", SPACE, "--sort-by=.lastTimestamp"],
+            &[
+                "logs",
+                "-n",
+                SYSTEM,
+                "deployment/quorate-operator",
+                "--tail=40",
+            ],
+        ] {
+            match self.door.kubectl(words) {
+                Ok(text) => println!("--- kubectl {}\n{text}", words.join(" ")),
+                Err(error) => println!("--- {error:#}"),
+            }
+        }
+    }
+}
+
+fn node_of(pod: &Value) -> Result<&str> {
+    pod["spec"]["nodeName"]
+        .as_str()
+        .context("the Pod is not placed")
+}
