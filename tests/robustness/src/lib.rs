@@ -1,1 +1,1 @@
-//! Histories under faults; see `tests/`.
+//! Histories, and walks through memberships, under faults; see `tests/`.
