@@ -72,7 +72,7 @@ impl Control {
                     .iter()
                     .map(|node| format!("{}={}", node.name, node.address())),
             ))?;
-        let relay = Relay::start(&network, &format!("{CONTROL}:{PORT}"), &logs)?;
+        let relay = Relay::start(network.pid(), &format!("{CONTROL}:{PORT}"), &logs)?;
         let inside = fs::read_to_string(pki.join("admin.kubeconfig"))?;
         let kubeconfig = dir.join("kubeconfig");
         let here = inside.replace(&format!("{CONTROL}:{PORT}"), &relay.address.to_string());
@@ -111,11 +111,6 @@ impl Control {
         let mut command = Command::new(tool("kubectl")?);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         Ok(command)
-    }
-
-    /// Leads an address of this machine to one of the cluster.
-    pub fn forward(&self, target: &str) -> Result<Relay> {
-        Relay::start(&self.network, target, &self.logs)
     }
 
     /// Fails when a part has ended.

@@ -157,7 +157,9 @@ impl Cluster {
                 self.around.images.push(archive.into());
             }
             ["forward", target] => {
-                let relay = self.control.forward(target)?;
+                let node = self.nodes.iter().find(|node| node.is_up());
+                let node = node.context("every node is down")?;
+                let relay = node.forward(target, &self.around)?;
                 let address = relay.address.to_string();
                 self.relays.push(relay);
                 return Ok(address);

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::groups;
 use crate::parts::{Part, run, system, tool, until};
+use crate::relay::Relay;
 use crate::spaces::{Switch, cni, first_child};
 
 /// Where the API server, its store and DNS are.
@@ -114,6 +115,12 @@ impl Node {
             .as_ref()
             .with_context(|| format!("{} is down", self.name))?;
         Ok(enter(up.pid, program))
+    }
+
+    /// Leads an address of this machine to one that is known here: a Pod's, a Service's.
+    pub fn forward(&self, target: &str, around: &Surroundings) -> Result<Relay> {
+        let up = self.up.as_ref().context("the node is down")?;
+        Relay::start(up.pid, target, &around.logs())
     }
 
     /// Fails when one of its parts has ended by itself.

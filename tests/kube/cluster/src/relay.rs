@@ -11,7 +11,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::spaces::Network;
+use crate::spaces::with_network;
 
 /// A running relay; it ends when this is dropped.
 #[derive(Debug)]
@@ -22,16 +22,15 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Leads a free port of 127.0.0.1 to `target`, an address of that network.
-    pub fn start(network: &Network, target: &str, logs: &Path) -> Result<Self> {
+    /// Leads a free port of 127.0.0.1 to `target`, an address of the network of that process.
+    pub fn start(pid: u32, target: &str, logs: &Path) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("no free port for a relay")?;
         let address = listener.local_addr()?;
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(logs.join("relay.log"))?;
-        let child = network
-            .enter(std::env::current_exe()?)
+        let child = with_network(pid, std::env::current_exe()?)
             .args(["relay", target])
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::null())

@@ -47,13 +47,18 @@ impl Network {
 
     /// A command with this network and everything else of ours.
     pub fn enter(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.pid()))
-            .arg("--")
-            .arg(program);
-        command
+        with_network(self.pid(), program)
     }
+}
+
+/// A command with the network of a process and everything else of ours.
+pub fn with_network(pid: u32, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/proc/{pid}/ns/net"))
+        .arg("--")
+        .arg(program);
+    command
 }
 
 /// The switch: a bridge in a network of its own.
@@ -91,11 +96,7 @@ impl Switch {
             .network
             .enter("ip")
             .args(["link", "set", name, "master", "switch", "up"]))?;
-        let inside = |words: &[&str]| {
-            let mut command = Command::new("nsenter");
-            command.arg(format!("--net=/proc/{pid}/ns/net"));
-            run(command.args(["--", "ip"]).args(words))
-        };
+        let inside = |words: &[&str]| run(with_network(pid, "ip").args(words));
         inside(&[
             "addr",
             "add",
