@@ -7,6 +7,13 @@
 #   make chaos-membership SEED=1 WALKS=200 STEPS=30
 #                 random walks through memberships, with kills and cut links; AT_ONCE=2, TIME_S=120 for one walk
 #   make bench    side by side with etcd; ARGS="--quick" goes to `quorate bench compare`
+#   make images   OCI layouts of quorate and quorate-operator, at target/images
+#
+# These make a whole Kubernetes of three nodes on this machine, and take it away again. They need Linux and root.
+#
+#   make run-kube   the operator from its chart, a QuorateCluster of three; prints the KUBECONFIG; ARGS="--nodes 1"
+#   make test-kube  lives of the operator and its cluster; with KUBECONFIG=... and REGISTRY=... on that Kubernetes,
+#                   without those that break nodes; ARGS="--keep" keeps the logs
 
 .PHONY: help run test tools more chaos-membership bench need-rust need-go
 .DEFAULT_GOAL := help
@@ -42,6 +49,34 @@ chaos-membership: need-rust
 bench: need-rust tools
 	cargo build --release --package quorate
 	@exec $(RELEASE)/quorate bench compare $(ARGS)
+
+images: need-rust
+	@cargo xtask images
+
+# The second store is the other one: the API server's own lives once on quorate, once on etcd.
+test-kube: kube-parts kube-images
+	@cargo xtask ci kube
+ifdef KUBECONFIG
+	@KUBECONFIG=$(KUBECONFIG) $(KUBE_CLUSTER) test $(if $(REGISTRY),--registry $(REGISTRY)) $(ARGS)
+else
+	@$(KUBE_CLUSTER) test --store ours $(ARGS)
+	@$(KUBE_CLUSTER) test --store etcd $(ARGS)
+endif
+
+run-kube: kube-parts
+	@cargo xtask images quorate quorate-operator pause
+	@exec $(KUBE_CLUSTER) show $(ARGS)
+
+KUBE_CLUSTER = $(or $(CARGO_TARGET_DIR),target)/debug/kube-cluster
+
+kube-parts: need-rust need-go
+	@cargo xtask tools etcd kube kubeload helm kube-node containerd coredns
+	@cargo build --package kubecluster
+
+# The version to upgrade to is a second build of the same source; the first is built last, and stays.
+kube-images: need-rust
+	@QUORATE_VERSION=0.2.0 cargo xtask images quorate quorate-operator
+	@cargo xtask images quorate quorate-operator kube-cluster pause
 
 need-rust:
 	$(call need,cargo,curl --proto '=https' -sSf https://sh.rustup.rs | sh)

@@ -255,7 +255,10 @@ fn store(name: &str) -> Result<Store> {
         "etcd" => tool("etcd")?,
         _ => {
             let set = std::env::var_os("QUORATE_BIN").map(PathBuf::from);
-            let program = set.unwrap_or_else(|| workspace().join("target/release/quorate"));
+            let program = set.unwrap_or_else(|| {
+                let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
+                workspace().join(target).join("release/quorate")
+            });
             ensure!(
                 program.exists(),
                 "{} is not there; run `make images`, or set QUORATE_BIN",
