@@ -82,9 +82,10 @@ kube-cluster up [--nodes N] [--store etcd|ours] [--image FILE.tar].. [--keep]
 
 kube-cluster show [flags of up]
         The same with the operator from its chart and a QuorateCluster of three (= make run-kube).
-kube-cluster test [--registry NAME] [flags of up] [SCENARIO..]
-        Lives of the operator and its cluster (= make test-kube). With KUBECONFIG set, on that Kubernetes: it pulls the
-        images from --registry, and scenarios that break nodes are left out.
+kube-cluster test [flags of up] [SCENARIO..]
+kube-cluster test --kubeconfig FILE [--registry NAME] [SCENARIO..]
+        Lives of the operator and its cluster (= make test-kube). With --kubeconfig on that Kubernetes, which pulls
+        the images from --registry; scenarios that break nodes are left out.
 kube-cluster client write|check ..
         The client that these use, in a Pod.
 

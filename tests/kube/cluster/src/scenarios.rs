@@ -8,8 +8,8 @@
 //! again with the members that the spec asks for, writes have to go on, and each key that was acknowledged has
 //! to be there. A scenario that fails ends the run: those after it would begin in a state that nobody meant.
 //!
-//! Scenarios that break nodes run where the nodes are ours; the others on any Kubernetes that KUBECONFIG names
-//! and that can pull the images from `--registry`.
+//! Scenarios that break nodes run where the nodes are ours; the others on any Kubernetes
+//! that can pull the images from `--registry`.
 
 use std::time::{Duration, Instant};
 
@@ -190,7 +190,7 @@ fn three_members(whole: &Whole) -> Result<String> {
     whole.door.apply(&space)?;
     whole.door.apply(&cluster(3, VERSION))?;
     whole.until_ready(3)?;
-    whole.start_writing()?;
+    whole.start_writing(1, "no-node")?;
     whole.checked()
 }
 
@@ -253,6 +253,7 @@ fn kill_a_node_and_bring_it_back(whole: &Whole) -> Result<String> {
     let victim = whole.leader()?;
     let members = whole.members()?;
     let node = node_of(&whole.pod(&victim)?)?.to_owned();
+    whole.keep_writer_off(&node)?;
     whole.door.node(&["kill", &node])?;
     whole.until_node(&node, "Unknown")?;
     let before = whole.written()?;
@@ -279,6 +280,7 @@ fn cut_a_node_off(whole: &Whole) -> Result<String> {
     let victim = whole.leader()?;
     let members = whole.members()?;
     let node = node_of(&whole.pod(&victim)?)?.to_owned();
+    whole.keep_writer_off(&node)?;
     whole.door.node(&["cut", &node])?;
     whole.until_node(&node, "Unknown")?;
     let before = whole.written()?;
@@ -355,6 +357,7 @@ fn lose_a_node_with_its_volume(whole: &Whole) -> Result<String> {
     ])?;
     let victim = whole.leader()?;
     let node = node_of(&whole.pod(&victim)?)?.to_owned();
+    whole.keep_writer_off(&node)?;
     whole.door.node(&["kill", &node])?;
     whole.until_node(&node, "Unknown")?;
     // Who owns the machines says that this one is no more.
@@ -430,15 +433,7 @@ fn upgrade_members(whole: &Whole) -> Result<String> {
 }
 
 fn delete(whole: &Whole) -> Result<String> {
-    whole.door.kubectl(&[
-        "delete",
-        "pod",
-        "-n",
-        SPACE,
-        "--ignore-not-found",
-        "writer",
-        "--grace-period=1",
-    ])?;
+    whole.stop_writing()?;
     whole
         .door
         .kubectl(&["delete", "qc", "-n", SPACE, CLUSTER, "--timeout=120s"])?;
@@ -513,16 +508,27 @@ impl Whole {
         format!("http://{CLUSTER}.{SPACE}.svc:2379")
     }
 
-    fn start_writing(&self) -> Result<()> {
+    /// Starts the client as run number `run`, on any node but this one.
+    fn start_writing(&self, run: u32, avoid: &str) -> Result<()> {
+        let elsewhere = json!({
+            "key": "kubernetes.io/hostname", "operator": "NotIn", "values": [avoid],
+        });
         self.door.apply(&json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": { "name": "writer", "namespace": SPACE },
+            "metadata": {
+                "name": "writer",
+                "namespace": SPACE,
+                "labels": { "run": run.to_string() },
+            },
             "spec": {
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 1,
-                // A node that is broken must not take it along: it lives where the operator does not care.
-                "tolerations": [{ "operator": "Exists" }],
+                "affinity": { "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{ "matchExpressions": [elsewhere] }],
+                    },
+                } },
                 "securityContext": {
                     "runAsNonRoot": true,
                     "seccompProfile": { "type": "RuntimeDefault" },
@@ -530,7 +536,7 @@ impl Whole {
                 "containers": [{
                     "name": "writer",
                     "image": format!("{}/kube-cluster:{VERSION}", self.door.registry),
-                    "args": ["client", "write", self.url(), "one"],
+                    "args": ["client", "write", self.url(), run.to_string()],
                     "securityContext": {
                         "allowPrivilegeEscalation": false,
                         "readOnlyRootFilesystem": true,
@@ -544,6 +550,36 @@ impl Whole {
             ensure!(written.acknowledged > 0, "none is acknowledged");
             Ok(())
         })
+    }
+
+    fn stop_writing(&self) -> Result<()> {
+        self.door.kubectl(&[
+            "delete",
+            "pod",
+            "-n",
+            SPACE,
+            "--ignore-not-found",
+            "writer",
+            "--grace-period=1",
+        ])?;
+        Ok(())
+    }
+
+    fn run_number(&self) -> Result<u32> {
+        let writer = self.pod("writer")?;
+        let run = writer["metadata"]["labels"]["run"].as_str();
+        Ok(run.context("the writer has a run")?.parse()?)
+    }
+
+    /// Before a node is broken: the client must go on to write, so it moves when it is there.
+    fn keep_writer_off(&self, node: &str) -> Result<()> {
+        if node_of(&self.pod("writer")?)? != node {
+            return Ok(());
+        }
+        self.checked()?;
+        let run = self.run_number()?;
+        self.stop_writing()?;
+        self.start_writing(run + 1, node)
     }
 
     fn written(&self) -> Result<Written> {
@@ -579,6 +615,7 @@ impl Whole {
         })?;
         let written = self.written()?;
         let (url, count) = (self.url(), written.acknowledged.to_string());
+        let run = self.run_number()?.to_string();
         self.door.kubectl(&[
             "exec",
             "-n",
@@ -589,7 +626,7 @@ impl Whole {
             "client",
             "check",
             &url,
-            "one",
+            &run,
             &count,
         ])?;
         Ok(format!(

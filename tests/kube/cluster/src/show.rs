@@ -68,12 +68,16 @@ fn first_cluster(door: &Door) -> Result<String> {
 /// `kube-cluster test`
 pub fn test(words: &[&str]) -> Result<()> {
     let mut registry = REGISTRY.to_owned();
+    let mut kubeconfig = None;
     let mut flags = Vec::new();
     let mut chosen = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match *word {
             "--registry" => registry = (*words.next().context("--registry needs a value")?).into(),
+            "--kubeconfig" => {
+                kubeconfig = Some(words.next().context("--kubeconfig needs a value")?);
+            }
             "--keep" => flags.push(*word),
             flag if flag.starts_with('-') => {
                 flags.push(flag);
@@ -82,7 +86,7 @@ pub fn test(words: &[&str]) -> Result<()> {
             name => chosen.push(name.to_owned()),
         }
     }
-    if let Some(kubeconfig) = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
+    if let Some(kubeconfig) = kubeconfig {
         let door = Door {
             kubeconfig: PathBuf::from(kubeconfig),
             nodes: None,
