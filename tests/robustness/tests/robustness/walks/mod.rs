@@ -30,6 +30,7 @@ mod replay;
 mod truth;
 mod walk;
 
+use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,9 @@ fn walks_keep_the_quorum_the_writes_and_the_rule() {
                         return;
                     };
                     let began = Instant::now();
-                    match walk(plan(seed)) {
+                    // One that panics is one that failed; the others go on.
+                    let walked = catch_unwind(|| walk(plan(seed)));
+                    match walked.unwrap_or_else(|_| Err(format!("seed {seed}: it panicked"))) {
                         Ok(told) => {
                             tell(seed, &told, began);
                             let mut all = all.lock().expect("not poisoned");

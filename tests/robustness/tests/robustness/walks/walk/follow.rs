@@ -183,7 +183,8 @@ impl Walk {
         }
     }
 
-    /// Takes a list for the time being; it may be out of date already.
+    /// Takes a list for the time being; it may be out of date already. One who has just started has
+    /// none yet.
     pub(super) fn listed(&mut self, members: &[pb::Member]) {
         self.note_ids(members);
         let role = |member: &pb::Member| match member.is_learner {
@@ -193,7 +194,8 @@ impl Walk {
         let places = members
             .iter()
             .map(|member| Some((self.place_of(member)?, role(member))));
-        if let Some(config) = places.collect() {
+        let config: Option<Config> = places.collect();
+        if let Some(config) = config.filter(|config| config.values().any(|r| *r == Role::Voter)) {
             self.config = config;
         }
     }
