@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 use raftpb::MemberId;
 
 /// How long after the newer process's first request a request of the older one may still have
-/// been under way when it ended. Both dial every 100 ms, so a twin is found right after.
-const UNDER_WAY: Duration = Duration::from_millis(50);
+/// been under way when it ended: in a socket's buffer while this process did not get the processor.
+/// Both dial every 100 ms, so a twin is found right after. A restarted member that was taken for one
+/// would have to be started once more.
+const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// Refused processes that are remembered for one member.
 const REFUSED_MAX: usize = 16;
@@ -108,8 +110,8 @@ mod tests {
             (1, 0),
             (1, 0),
             (2, 900),
-            (1, 910),
-            (2, 1000),
+            (1, 1310),
+            (2, 1400),
             (3, 2000),
             (2, 2020),
         ];
@@ -125,12 +127,16 @@ mod tests {
             (1, 0),
             (2, 900),
             (1, 1000),
-            (2, 1001),
+            (2, 1100),
+            (1, 1400),
+            (2, 1401),
             (1, 5000),
             (2, 9000),
             (3, 9100),
         ];
-        let expected = [Alone, Alone, Twin, Refused, Alone, Refused, Alone];
+        let expected = [
+            Alone, Alone, Alone, Alone, Twin, Refused, Alone, Refused, Alone,
+        ];
         assert_eq!(found(&dials), expected);
     }
 
