@@ -3,7 +3,7 @@
 #   make run      a local cluster of three members; ARGS="--members 1" goes to `quorate local`
 #   make test     every test, each lane within its budget
 #   make tools    real etcd and its tools, at target/tools
-#   make more     the long lanes; BUDGET_S=600 stops after that many seconds
+#   make more     the long lanes; LANES="history walks" names some, BUDGET_S=600 stops after that many seconds
 #   make chaos-membership SEED=1 WALKS=200 STEPS=30
 #                 random walks through memberships, with kills and cut links; AT_ONCE=2, TIME_S=120 for one walk
 #   make bench    side by side with etcd; ARGS="--quick" goes to `quorate bench compare`
@@ -38,7 +38,7 @@ tools: need-rust need-go
 	@cargo xtask tools
 
 more: need-rust
-	@cargo xtask more $(if $(BUDGET_S),BUDGET_S=$(BUDGET_S))
+	@cargo xtask more $(LANES) $(if $(BUDGET_S),BUDGET_S=$(BUDGET_S))
 
 chaos-membership: need-rust
 	cargo build --package quorate

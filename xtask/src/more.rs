@@ -107,9 +107,10 @@ const LONG_LANES: &[LongLane] = &[
 /// Less than this is no time to start a round in.
 const ROUND_AT_LEAST: Duration = Duration::from_secs(10);
 
-/// `cargo xtask more [BUDGET_S=600]`
+/// `cargo xtask more [LANE..] [BUDGET_S=600]`
 pub(crate) fn command(words: &[String]) -> Result<()> {
-    let budget = budget(words)?;
+    let (chosen, words) = lanes_in(words)?;
+    let budget = budget(&words)?;
     for (name, missing) in tools::ensure(&lanes::tools_of(&[])) {
         println!("== tools: {name}: {missing}");
     }
@@ -120,14 +121,14 @@ pub(crate) fn command(words: &[String]) -> Result<()> {
     println!(
         "== more: commit {}, begins with lane {}",
         steps::commit().unwrap_or_else(|| "unknown".into()),
-        order(turn)[0].name
+        order(turn, &chosen)[0].name
     );
 
     let mut ran: Vec<Ran> = Vec::new();
     let mut round = 0;
     'turns: loop {
         let mut any = false;
-        for lane in order(turn) {
+        for lane in order(turn, &chosen) {
             // What has failed is found; the others still have their turn.
             let failed = ran
                 .iter()
@@ -149,13 +150,27 @@ pub(crate) fn command(words: &[String]) -> Result<()> {
     close(&ran, start.elapsed())
 }
 
-/// The lanes, from the one that the commit points at.
-fn order(turn: u64) -> Vec<&'static LongLane> {
+/// The lanes that are named, all of them when none is; and the other words.
+fn lanes_in(words: &[String]) -> Result<(Vec<String>, Vec<String>)> {
+    let (others, chosen): (Vec<String>, Vec<String>) =
+        words.iter().cloned().partition(|word| word.contains('='));
+    let known = |name: &String| LONG_LANES.iter().any(|lane| lane.name == *name);
+    if let Some(unknown) = chosen.iter().find(|name| !known(name)) {
+        let names: Vec<&str> = LONG_LANES.iter().map(|lane| lane.name).collect();
+        let names = names.join(", ");
+        return Err(format!("unknown lane {unknown:?}, expected {names}"));
+    }
+    Ok((chosen, others))
+}
+
+/// The chosen lanes, from the one that the commit points at.
+fn order(turn: u64, chosen: &[String]) -> Vec<&'static LongLane> {
     let first = usize::try_from(turn % LONG_LANES.len() as u64)
         .expect("a remainder of a small number is small");
     LONG_LANES[first..]
         .iter()
         .chain(&LONG_LANES[..first])
+        .filter(|lane| chosen.is_empty() || chosen.iter().any(|name| name == lane.name))
         .collect()
 }
 
@@ -295,7 +310,7 @@ mod tests {
     #[test]
     fn every_lane_has_its_turn_wherever_the_turn_begins() {
         for turn in 0..7 {
-            let mut names: Vec<&str> = order(turn).iter().map(|lane| lane.name).collect();
+            let mut names: Vec<&str> = order(turn, &[]).iter().map(|lane| lane.name).collect();
             names.sort_unstable();
             let mut all: Vec<&str> = LONG_LANES.iter().map(|lane| lane.name).collect();
             all.sort_unstable();
