@@ -200,12 +200,17 @@ mod tests {
 
     #[test]
     fn a_pure_room_is_never_above_the_door() {
-        let pure_after = |name: &str| {
-            ROOMS
-                .iter()
-                .skip_while(|room| room.name != name)
-                .any(|room| room.pure)
-        };
-        assert!(!pure_after("server"));
+        fn below<'a>(name: &'a str, seen: &mut Vec<&'a str>) {
+            let room = ROOMS.iter().find(|room| room.name == name);
+            for used in room.into_iter().flat_map(|room| room.uses) {
+                seen.push(used);
+                below(used, seen);
+            }
+        }
+        for room in ROOMS.iter().filter(|room| room.pure) {
+            let mut rooms = Vec::new();
+            below(room.name, &mut rooms);
+            assert!(!rooms.contains(&"server"), "{}", room.name);
+        }
     }
 }
