@@ -49,8 +49,8 @@ const WAITING: Duration = Duration::from_secs(1);
 /// When there is nothing to do. Members are asked, the API server is not.
 const AT_REST: Duration = Duration::from_secs(15);
 
-/// A status that differs in words only is written again after this.
-const WORDS_AFTER: Duration = Duration::from_secs(15);
+/// A status that differs only in the numbers of its sentences is written again after this.
+const NUMBERS_AFTER: Duration = Duration::from_secs(15);
 
 /// Services are compared with what they should be at least this often.
 const SERVICES_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -313,7 +313,8 @@ impl Pass<'_> {
         self.write_member_statuses(seen, observed, plan).await?;
         let Some(action) = &plan.action else {
             context.kept(&self.key, |kept| kept.refused = None);
-            let idle = plan.waiting.is_empty() && plan.summary.operation.is_none();
+            let idle = plan.waiting.iter().all(planner::WaitingOn::is_note)
+                && plan.summary.operation.is_none();
             return Ok(Action::requeue(if idle { AT_REST } else { WAITING }));
         };
         if recorded {
@@ -397,9 +398,9 @@ impl Pass<'_> {
         }
         let recently = self.context.kept(&self.key, |kept| {
             kept.status_written
-                .is_some_and(|at| at.elapsed() < WORDS_AFTER)
+                .is_some_and(|at| at.elapsed() < NUMBERS_AFTER)
         });
-        if !must && recently && status::same_but_words(old, new) {
+        if !must && recently && status::same_but_numbers(old, new) {
             return Ok(true);
         }
         let mut cluster = seen.cluster.as_ref().clone();

@@ -446,22 +446,31 @@ pub fn member_of(waiting: &WaitingOn) -> Option<&str> {
     }
 }
 
-/// Whether two statuses say the same but for the wording: numbers in sentences move all the time.
-pub fn same_but_words(old: &QuorateClusterStatus, new: &QuorateClusterStatus) -> bool {
-    let without_words = |status: &QuorateClusterStatus| {
+/// Whether two statuses say the same but for the numbers in sentences, which move all the time.
+pub fn same_but_numbers(old: &QuorateClusterStatus, new: &QuorateClusterStatus) -> bool {
+    fn words(message: &mut String) {
+        // Spans are written with their units: "850ms", "12s", "9m30s".
+        let mut after_digit = false;
+        message.retain(|c| {
+            let unit = after_digit && matches!(c, 'h' | 'm' | 's');
+            after_digit = c.is_ascii_digit() || unit;
+            !after_digit
+        });
+    }
+    let without_numbers = |status: &QuorateClusterStatus| {
         let mut status = status.clone();
         for waiting in &mut status.waiting {
-            waiting.message.clear();
+            words(&mut waiting.message);
         }
         if let Some(blocked) = &mut status.blocked {
-            blocked.message.clear();
+            words(&mut blocked.message);
         }
         for condition in &mut status.conditions {
-            condition.message.clear();
+            words(&mut condition.message);
         }
         status
     };
-    without_words(old) == without_words(new)
+    without_numbers(old) == without_numbers(new)
 }
 
 /// What is new, for Events.

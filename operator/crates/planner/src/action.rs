@@ -168,6 +168,9 @@ pub enum Action {
 /// Why a Pod is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Why {
+    /// It says `new`, and the cluster has begun: started again on a disk that was emptied, it would
+    /// begin another one under the same IDs.
+    Begun,
     /// It has an older revision.
     Outdated,
     /// It cannot start as it is, and its revision has changed.
@@ -382,6 +385,7 @@ impl Display for Outcome {
 impl Display for Why {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Why::Begun => "the cluster has begun",
             Why::Outdated => "outdated",
             Why::CannotStart => "cannot start",
             Why::Ended => "has ended",

@@ -412,6 +412,16 @@ impl Judge<'_> {
                 let leads = self.live.map(|l| l.leader) == self.member_of(object).map(|m| m.id);
                 law(!leads, "a leader hands over before it restarts")
             }
+            Why::Begun => {
+                law(
+                    pod.start == Start::New && self.observed.recorded.cluster_id.is_some(),
+                    "only a Pod that says new stops because the cluster has begun",
+                )?;
+                law(
+                    matches!(self.kind(), Some(OperationKind::Bootstrap { member }) if *member == object.name),
+                    "the first member starts again before anything else is done",
+                )
+            }
             Why::Removed => law(
                 self.live.is_some() && self.member_of(object).is_none(),
                 "a Pod goes when its member is gone",

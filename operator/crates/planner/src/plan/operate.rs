@@ -5,7 +5,7 @@ use quorum::Step;
 
 use crate::facts::{Due, broken, pod};
 use crate::{
-    Action, LiveMember, MemberObject, OperationKind, Outcome, Pod, Replace, Role, Volume,
+    Action, LiveMember, MemberObject, OperationKind, Outcome, Pod, Replace, Role, Start, Volume,
     WaitingOn, Why, Wish,
 };
 
@@ -20,9 +20,8 @@ impl<'a> Planner<'a> {
         self.overdue();
         let next = match &operation.kind {
             // They are over with the first quorum, and `without_quorum` ends before this.
-            OperationKind::Bootstrap { .. } | OperationKind::Adopt | OperationKind::Wake => {
-                self.finish(Outcome::Done)
-            }
+            OperationKind::Bootstrap { member } => self.never_new_again(member),
+            OperationKind::Adopt | OperationKind::Wake => self.finish(Outcome::Done),
             OperationKind::AddMembers { members } => match self.join(members, Wish::Grow) {
                 Next::Idle => self.finish(Outcome::Done),
                 next => next,
@@ -37,6 +36,20 @@ impl<'a> Planner<'a> {
             Next::Idle => Next::Wait,
             next => next,
         }
+    }
+
+    /// No Pod says `new` once the cluster has begun. A container starts again with its Pod's arguments, and on a
+    /// disk that was emptied the first member would begin another cluster with the same IDs, and serve it.
+    fn never_new_again(&mut self, first: &str) -> Next {
+        if let Some(object) = self.facts.object(first)
+            && pod(object).is_some_and(|pod| pod.start == Start::New)
+        {
+            return match self.delete_pod(object, Why::Begun) {
+                Next::Idle => self.wait_for(object),
+                act => act,
+            };
+        }
+        self.finish(Outcome::Done)
     }
 
     pub(super) fn overdue(&mut self) {

@@ -402,8 +402,11 @@ impl Planner<'_> {
                 volumes: self.facts.objects.len(),
             }),
             // They are on their way, and were stopped on purpose.
-            Some(OperationKind::Wake | OperationKind::RollMember { .. })
-                if !self.is_overdue() && !self.waiting.is_empty() => {}
+            Some(
+                OperationKind::Bootstrap { .. }
+                | OperationKind::Wake
+                | OperationKind::RollMember { .. },
+            ) if !self.is_overdue() && !self.waiting.is_empty() => {}
             _ if answering >= needed => self.note(WaitingOn::NoLeader { answering, needed }),
             _ => {
                 let survivors = self.survivors();

@@ -209,11 +209,7 @@ impl World {
                 Member {
                     pod: Some(PodOf {
                         revision: "r1".to_owned(),
-                        start: if number == 0 {
-                            Start::New
-                        } else {
-                            Start::Existing
-                        },
+                        start: Start::Existing,
                         initial: None,
                         labelled_voter: true,
                         phase: Phase::Running,
@@ -509,7 +505,11 @@ impl World {
             || self.wanted.deletion_asked
             || matches!(
                 &self.recorded.operation,
-                Some(operation) if matches!(operation.kind, OperationKind::RecoverQuorum { .. })
+                // The first member starts again before anybody knows of the cluster.
+                Some(operation) if matches!(
+                    operation.kind,
+                    OperationKind::RecoverQuorum { .. } | OperationKind::Bootstrap { .. }
+                )
             );
         let outage = self.policy.accept_outage
             && self.voter_count() <= 2
