@@ -310,7 +310,21 @@ impl Pass<'_> {
             &seen.cluster.name_any(),
             status::gauges(&new, plan),
         );
+        let next = self.act_next(seen, heard, observed, plan, recorded).await;
+        // After the act: whoever ends here has at least done that.
         self.write_member_statuses(seen, observed, plan).await?;
+        next
+    }
+
+    async fn act_next(
+        &self,
+        seen: &Seen,
+        heard: &Heard,
+        observed: &Observed,
+        plan: &Plan,
+        recorded: bool,
+    ) -> Result<Action, Error> {
+        let context = self.context;
         let Some(action) = &plan.action else {
             context.kept(&self.key, |kept| kept.refused = None);
             let idle = plan.waiting.iter().all(planner::WaitingOn::is_note)

@@ -429,11 +429,17 @@ impl Act<'_> {
                 }
             }
         };
-        let voter = live.is_some_and(|live| {
-            live.members
+        let voter = match live {
+            Some(live) => live
+                .members
                 .iter()
-                .any(|one| one.role == Role::Voter && self.name_of(one) == name)
-        });
+                .any(|one| one.role == Role::Voter && self.name_of(one) == name),
+            None => self
+                .observed
+                .members
+                .iter()
+                .any(|one| one.name == name && one.last_role == Some(Role::Voter)),
+        };
         let pod = manifests::pod(cluster, member, self.hands.settings, &begin, voter);
         self.create(&pod).await
     }

@@ -101,9 +101,30 @@ const LANES: &[Lane] = &[
         name: "kube",
         budget_s: 120,
         packages: Packages::These(&["kubetest"]),
-        needs: &["etcd", "helm", "kube", "kubeload"],
+        needs: &["etcd", "kube", "kubeload"],
         at_once: 1,
         threads: 1,
+    },
+    // The operator, its kinds and its charts under one API server, with members as processes; most of the time
+    // they wait for five seconds of health.
+    Lane {
+        name: "operator",
+        budget_s: 240,
+        packages: Packages::Modules(&[(
+            "kubetest",
+            &[
+                "charts::",
+                "crash::",
+                "docs::",
+                "kinds::",
+                "life::",
+                "standin::",
+                "trouble::",
+            ],
+        )]),
+        needs: &["etcd", "helm", "kube", "kubeload"],
+        at_once: 1,
+        threads: 5,
     },
 ];
 
@@ -365,6 +386,10 @@ pub(crate) fn environment(built: &Built) -> Vec<(String, String)> {
     )];
     if let Some(node) = built.binaries.get("quorate") {
         environment.push(("QUORATE_BIN".to_owned(), node.display().to_string()));
+    }
+    if let Some(operator) = built.binaries.get("quorate-operator") {
+        let operator = operator.display().to_string();
+        environment.push(("QUORATE_OPERATOR_BIN".to_owned(), operator));
     }
     environment
 }

@@ -95,11 +95,25 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "kube",
         packages: &["kubetest"],
-        only: &[],
+        only: &["an_api_server"],
         seeds: 0,
         cases: 0,
         environment: &[("QUORATE_KUBE", "whole")],
         at_once: 1,
+        rounds: 1,
+    },
+    // The operator's longer lives, with the API server on three members of ours.
+    LongLane {
+        name: "operator",
+        packages: &["kubetest"],
+        only: &["crash::", "life::", "trouble::"],
+        seeds: 0,
+        cases: 0,
+        environment: &[
+            ("QUORATE_OPERATOR", "whole"),
+            ("QUORATE_KUBE_STORE", "ours"),
+        ],
+        at_once: 3,
         rounds: 1,
     },
 ];

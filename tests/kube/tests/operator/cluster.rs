@@ -286,3 +286,16 @@ pub fn reasons(object: &Value) -> Vec<String> {
         .filter_map(|one| one["reason"].as_str().map(str::to_owned))
         .collect()
 }
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for member in self.members() {
+                let log = self.world.kubelet.log(&self.ns.name, &member);
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+                eprintln!("--- log of {member}\n{tail}");
+            }
+        }
+    }
+}

@@ -7,8 +7,9 @@ use crate::door::Cut;
 use crate::operator::{Operator, Options};
 use crate::world::{whole, world};
 
-/// How long one operator may take to come to the change at which it ends.
-const NEXT_CHANGE: Duration = Duration::from_secs(40);
+/// How long one operator may take to come to the change at which it ends. A promotion waits for five seconds
+/// at the leader.
+const NEXT_CHANGE: Duration = Duration::from_secs(10);
 
 /// A life from nothing to three members and on to five, in which every operator ends at a change: `Before` it
 /// reaches the API server, `After` it did and before the answer came.
@@ -29,13 +30,14 @@ fn life(word: &str, cut: fn(usize) -> Cut) {
             "{operators} operators did not come to an end: {}",
             cluster.object()["status"]
         );
-        // One change more each time around: so the cut falls at another place in every pass.
+        // One to three changes pass: so the cut falls at another place in every pass.
         at = at % 3 + 1;
+        let most = at + usize::from(matches!(cut(1), Cut::Before(_)));
         let mut options = Options::of(&cluster.ns.name);
-        options.cut = Some(cut(at));
+        options.cut = Some(cut(most));
         let mut operator = Operator::start(world, &options);
         operators += 1;
-        let closed = world.wait(operator.door.wait_closed(NEXT_CHANGE / 8));
+        let closed = world.wait(operator.door.wait_closed(NEXT_CHANGE));
         operator.kill();
         let object = cluster.object();
         if !closed && condition(&object, "Ready") == "True" && object["status"]["quorum"]["voters"] == goal {

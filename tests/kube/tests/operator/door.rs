@@ -2,7 +2,7 @@
 //!
 //! The operator speaks plain HTTP to it; it speaks TLS to the API server with the operator's own token, so that
 //! rights are those of the shipped ServiceAccount. What is called a change here is every request that is not a
-//! read, and that is neither of the leader's lease nor an Event, which change nothing that a plan looks at.
+//! read, and neither of the leader's lease, nor an Event, nor what is told of a member in its status.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -45,14 +45,15 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Not a read, not a lease's, not an Event's.
+    /// Not a read, and not one of those that only tell.
     pub fn is_change(&self) -> bool {
         is_change(&self.method, &self.path)
     }
 }
 
 fn is_change(method: &Method, path: &str) -> bool {
-    method != Method::GET && !path.contains("/leases") && !path.contains("/events")
+    let told = path.contains("/quoratemembers/") && path.ends_with("/status");
+    method != Method::GET && !told && !path.contains("/leases") && !path.contains("/events")
 }
 
 #[derive(Default)]

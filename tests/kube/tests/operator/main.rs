@@ -22,6 +22,7 @@ mod control;
 
 mod cluster;
 mod crash;
+mod docs;
 mod door;
 mod kinds;
 mod kubelet;
