@@ -41,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// replaced, which needs a Pod, a volume and a learner that catches up.
 const NODE_PATIENCE: Duration = Duration::from_secs(180);
 
+/// Status follows what it tells about by a moment: only what it says for so long is so.
+const STEADY: Duration = Duration::from_secs(3);
+
 /// One of them.
 pub struct Scenario {
     /// as it is called on the command line
@@ -319,7 +322,7 @@ fn drain_two_nodes(whole: &Whole) -> Result<String> {
     };
     whole.door.kubectl(&["cordon", first_node])?;
     whole.door.kubectl(&["cordon", second_node])?;
-    whole.evict(first)?;
+    until("first eviction", PATIENCE, || whole.evict(first))?;
     // Its volume is on the cordoned node, so it cannot come back: no second one may go.
     until("budget of none", PATIENCE, || {
         let budgets = whole.door.get(&["pdb", "-n", SPACE])?;
@@ -649,7 +652,9 @@ impl Whole {
 
     /// Ready, in the eyes of the operator, for the newest spec, with so many voters that serve.
     fn until_ready(&self, replicas: u32) -> Result<()> {
+        let mut since = Instant::now();
         until(&format!("{replicas} ready members"), NODE_PATIENCE, || {
+            let before = std::mem::replace(&mut since, Instant::now());
             let object = self.door.get(&["qc", "-n", SPACE, CLUSTER])?;
             let status = &object["status"];
             let ready = status["conditions"]
@@ -675,6 +680,8 @@ impl Whole {
                 members.len() == replicas as usize,
                 "the members are {members:?}"
             );
+            since = before;
+            ensure!(since.elapsed() >= STEADY, "it is ready for a moment only");
             Ok(())
         })
     }
