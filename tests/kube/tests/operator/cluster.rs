@@ -47,7 +47,8 @@ impl Cluster {
 
     /// kubectl apply.
     pub fn apply(&self, spec: &Value) {
-        self.try_apply(spec).unwrap_or_else(|error| panic!("{error}"));
+        self.try_apply(spec)
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// kubectl apply, which may be refused.
@@ -130,7 +131,10 @@ impl Cluster {
                     } else {
                         " (deleted)"
                     };
-                    format!("{}{deleted}", one["metadata"]["name"].as_str().unwrap_or_default())
+                    format!(
+                        "{}{deleted}",
+                        one["metadata"]["name"].as_str().unwrap_or_default()
+                    )
                 })
                 .collect()
         };
@@ -216,8 +220,13 @@ impl Cluster {
 
     /// Name of the member that leads, as status has it.
     pub fn leader(&self) -> String {
-        let object = self.until("a leader", STEP, |object| object["status"]["leader"].is_string());
-        object["status"]["leader"].as_str().expect("it is text").to_owned()
+        let object = self.until("a leader", STEP, |object| {
+            object["status"]["leader"].is_string()
+        });
+        object["status"]["leader"]
+            .as_str()
+            .expect("it is text")
+            .to_owned()
     }
 
     /// Names of the members' objects.

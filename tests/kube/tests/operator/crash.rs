@@ -40,7 +40,10 @@ fn life(word: &str, cut: fn(usize) -> Cut) {
         let closed = world.wait(operator.door.wait_closed(NEXT_CHANGE));
         operator.kill();
         let object = cluster.object();
-        if !closed && condition(&object, "Ready") == "True" && object["status"]["quorum"]["voters"] == goal {
+        if !closed
+            && condition(&object, "Ready") == "True"
+            && object["status"]["quorum"]["voters"] == goal
+        {
             break;
         }
     }
@@ -50,7 +53,11 @@ fn life(word: &str, cut: fn(usize) -> Cut) {
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.until_ready(goal, STEP * 2);
     cluster.assert_tidy(goal as usize);
-    assert_eq!(cluster.status()["nextMember"], goal, "a number was used twice, or none");
+    assert_eq!(
+        cluster.status()["nextMember"],
+        goal,
+        "a number was used twice, or none"
+    );
 }
 
 #[test]
@@ -79,7 +86,9 @@ fn an_old_leader_that_was_paused_does_no_harm() {
     ]
     .into();
     let mut first = Operator::start(world, &options);
-    cluster.until("a first member", STEP, |object| object["status"]["target"].is_object());
+    cluster.until("a first member", STEP, |object| {
+        object["status"]["target"].is_object()
+    });
     let second = Operator::start(world, &options);
     first.signal(libc::SIGSTOP);
     cluster.until_ready(3, STEP * 3);
@@ -120,9 +129,46 @@ fn old_news_lead_to_no_wrong_act() {
     std::thread::sleep(Duration::from_secs(if whole() { 30 } else { 5 }));
     operator.door.lag(false);
     cluster.until_ready(5, STEP * 3);
-    assert_eq!(cluster.object()["status"]["clusterID"], before["status"]["clusterID"]);
+    assert_eq!(
+        cluster.object()["status"]["clusterID"],
+        before["status"]["clusterID"]
+    );
     for member in &members {
-        assert!(cluster.members().contains(member), "{member} was taken away");
+        assert!(
+            cluster.members().contains(member),
+            "{member} was taken away"
+        );
     }
     cluster.assert_tidy(5);
+}
+
+/// Each change of a life alone, where the tests have the time for as many lives.
+#[test]
+fn one_end_at_any_change_is_as_none() {
+    let Some(world) = world("one_end_at_any_change_is_as_none") else {
+        return;
+    };
+    let places: Vec<usize> = if whole() { (1..60).collect() } else { vec![7] };
+    for at in places {
+        for cut in [Cut::Before(at), Cut::After(at)] {
+            let word = match cut {
+                Cut::Before(_) => format!("before{at}"),
+                Cut::After(_) => format!("after{at}"),
+            };
+            let cluster = Cluster::create(world, &word, &spec(3));
+            let mut options = Options::of(&cluster.ns.name);
+            options.cut = Some(cut);
+            let mut first = Operator::start(world, &options);
+            let closed = world.wait(first.door.wait_closed(STEP));
+            first.kill();
+            let _second = Operator::start(world, &Options::of(&cluster.ns.name));
+            cluster.until_ready(3, STEP * 3);
+            cluster.assert_tidy(3);
+            assert_eq!(cluster.status()["nextMember"], 3, "{cut:?}");
+            if !closed {
+                // The life has no more changes.
+                return;
+            }
+        }
+    }
 }

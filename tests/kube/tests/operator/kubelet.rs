@@ -61,11 +61,14 @@ struct State {
     dir: PathBuf,
     /// by UID of the Pod
     running: BTreeMap<String, Running>,
+    /// UIDs of Pods whose init container has done its work
+    begun: BTreeSet<String>,
     /// the end of an image's name, and the program
     images: Vec<(String, PathBuf)>,
     /// Pods whose process is not to run
     stopped: BTreeSet<Name>,
-    silent_nodes: BTreeSet<String>,
+    /// nodes by namespace: tests do not share their troubles
+    silent_nodes: BTreeSet<Name>,
     /// namespaces in which no Pod finds a node
     no_room: BTreeSet<String>,
 }
@@ -161,18 +164,26 @@ impl Kubelet {
     }
 
     /// Nothing is heard of a Pod's node any more: its process is killed and nobody says so.
-    pub fn lose_node(&self, node: &str) {
+    pub fn lose_node(&self, namespace: &str, node: &str) {
         self.with(|state| {
-            state.silent_nodes.insert(node.to_owned());
-            for running in state.running.values().filter(|one| one.node == node) {
-                running.signal(libc::SIGKILL);
+            state
+                .silent_nodes
+                .insert((namespace.to_owned(), node.to_owned()));
+            for running in state.running.values() {
+                if running.node == node && running.name.0 == namespace {
+                    running.signal(libc::SIGKILL);
+                }
             }
         });
     }
 
     /// The node is back.
-    pub fn find_node(&self, node: &str) {
-        self.with(|state| state.silent_nodes.remove(node));
+    pub fn find_node(&self, namespace: &str, node: &str) {
+        self.with(|state| {
+            state
+                .silent_nodes
+                .remove(&(namespace.to_owned(), node.to_owned()))
+        });
     }
 
     /// No Pod of a namespace finds a node, or each does again.
@@ -344,7 +355,11 @@ impl Kubelet {
         let Some(node) = node else {
             return self.schedule(&api, pod, claims).await;
         };
-        if self.with(|state| state.silent_nodes.contains(&node)) {
+        if self.with(|state| {
+            state
+                .silent_nodes
+                .contains(&(namespace.clone(), node.clone()))
+        }) {
             return Ok(());
         }
         let uid = pod.uid().unwrap_or_default();
@@ -373,6 +388,11 @@ impl Kubelet {
             let status = status_of(pod, "Pending", None, false, 0, &waiting, &Value::Null, None);
             return self.say(&api, &uid, &name, status).await;
         };
+        if let Some(code) = self.begin(pod, &uid, &program, claims) {
+            let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": format!("init container ended with {code}")}});
+            let status = status_of(pod, "Pending", None, false, 0, &waiting, &Value::Null, None);
+            return self.say(&api, &uid, &name, status).await;
+        }
         self.keep_running(pod, &uid, &node, &program, claims);
         self.probe(&uid).await;
         let Some(status) = self.with(|state| state.running.get(&uid).map(|one| one.status(pod)))
@@ -430,7 +450,10 @@ impl Kubelet {
             };
             NODES
                 .iter()
-                .filter(|node| !state.silent_nodes.contains(**node))
+                .filter(|node| {
+                    let node = (namespace.clone(), (**node).to_owned());
+                    !state.silent_nodes.contains(&node)
+                })
                 .min_by_key(|node| load(node))
                 .map(|node| (*node).to_owned())
         });
@@ -457,6 +480,43 @@ impl Kubelet {
         })
     }
 
+    /// Runs the Pod's init container to its end, once; its exit code when it failed. It is quick, so nothing else
+    /// goes on meanwhile.
+    fn begin(
+        &self,
+        pod: &Pod,
+        uid: &str,
+        program: &Path,
+        claims: &[Arc<PersistentVolumeClaim>],
+    ) -> Option<i32> {
+        let init = pod.spec.as_ref()?.init_containers.as_ref()?.first()?;
+        if self.with(|state| state.begun.contains(uid)) {
+            return None;
+        }
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let volume = self.volume(&volume_of(pod, claims)?);
+        let log = self.with(|state| log_path(&state.dir, &namespace, &name));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("the tests' own folder");
+        let args = words(init.args.as_deref().unwrap_or_default(), &volume);
+        let status = Command::new(program)
+            .args(args)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log)
+            .status()
+            .expect("the program can be started");
+        if !status.success() {
+            return Some(status.code().unwrap_or(137));
+        }
+        self.with(|state| state.begun.insert(uid.to_owned()));
+        None
+    }
+
     /// Starts the process, the first time or again.
     fn keep_running(
         &self,
@@ -467,13 +527,9 @@ impl Kubelet {
         claims: &[Arc<PersistentVolumeClaim>],
     ) {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
-        let volume = claims_of(pod).first().and_then(|wanted| {
-            let claim = claims.iter().find(|claim| {
-                claim.namespace().as_deref() == Some(&namespace) && claim.name_any() == *wanted
-            })?;
-            claim.uid()
-        });
-        let Some(volume) = volume else { return };
+        let Some(volume) = volume_of(pod, claims) else {
+            return;
+        };
         self.with(|state| {
             let stopped = state.stopped.contains(&(namespace.clone(), name.clone()));
             let volume = state.dir.join("volumes").join(volume);
@@ -558,7 +614,8 @@ impl Kubelet {
         self.with(|state| {
             let silent = state.silent_nodes.clone();
             state.running.retain(|uid, running| {
-                if known.contains(uid) || silent.contains(&running.node) {
+                let node = (running.name.0.clone(), running.node.clone());
+                if known.contains(uid) || silent.contains(&node) {
                     return true;
                 }
                 running.end();
@@ -781,12 +838,24 @@ fn claims_of(pod: &Pod) -> Vec<String> {
         .collect()
 }
 
+/// UID of the claim that a Pod's data is on.
+fn volume_of(pod: &Pod, claims: &[Arc<PersistentVolumeClaim>]) -> Option<String> {
+    let wanted = claims_of(pod).into_iter().next()?;
+    let claim = claims
+        .iter()
+        .find(|claim| claim.namespace() == pod.namespace() && claim.name_any() == wanted)?;
+    claim.uid()
+}
+
 /// The container's arguments with the volume's folder where its mount was.
 fn arguments(pod: &Pod, volume: &Path) -> Vec<String> {
     let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
-    container
-        .iter()
-        .flat_map(|container| container.args.iter().flatten())
+    let args = container.and_then(|container| container.args.as_deref());
+    words(args.unwrap_or_default(), volume)
+}
+
+fn words(args: &[String], volume: &Path) -> Vec<String> {
+    args.iter()
         .map(|word| word.replace(MOUNT, &volume.display().to_string()))
         .collect()
 }

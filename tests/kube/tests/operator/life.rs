@@ -74,7 +74,12 @@ fn an_edit_in_the_middle_waits_and_is_taken() {
     for flip in 0..flips {
         cluster.scale(if flip % 2 == 0 { 5 } else { 3 });
         let operations = cluster.status()["operation"].clone();
-        assert!(operations.is_null() || operations["joining"].as_array().is_none_or(|all| all.len() <= 1));
+        assert!(
+            operations.is_null()
+                || operations["joining"]
+                    .as_array()
+                    .is_none_or(|all| all.len() <= 1)
+        );
         std::thread::sleep(Duration::from_secs(1));
     }
     cluster.scale(3);
@@ -90,13 +95,21 @@ fn options_roll_one_by_one_and_the_leader_is_last() {
     let cluster = Cluster::create(world, "roll", &spec(3));
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     let object = cluster.until_ready(3, STEP * 2);
-    let leader = object["status"]["leader"].as_str().expect("it leads").to_owned();
+    let leader = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
     let uids = |cluster: &Cluster| -> Vec<(String, String)> {
         cluster
             .list("pods")
             .iter()
             .map(|pod| {
-                let text = |path: &str| pod["metadata"][path].as_str().unwrap_or_default().to_owned();
+                let text = |path: &str| {
+                    pod["metadata"][path]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned()
+                };
                 (text("name"), text("uid"))
             })
             .collect()
@@ -116,7 +129,12 @@ fn options_roll_one_by_one_and_the_leader_is_last() {
         .list("pods")
         .iter()
         .map(|pod| {
-            let text = |path: &str| pod["metadata"][path].as_str().unwrap_or_default().to_owned();
+            let text = |path: &str| {
+                pod["metadata"][path]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
             (text("creationTimestamp"), text("name"))
         })
         .collect();
@@ -167,12 +185,22 @@ fn a_protected_cluster_stays_and_a_deleted_one_can_be_adopted() {
         condition(object, "DeletionBlocked") == "True"
     });
     assert_eq!(cluster.list("pods").len(), 3);
-    assert_eq!(cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]).trim(), "yes");
+    assert_eq!(
+        cluster
+            .etcdctl()
+            .ok(&["get", "kept", "--print-value-only"])
+            .trim(),
+        "yes"
+    );
 
     cluster.patch(&json!({"deletionProtection": false}));
     cluster.until("its end", STEP, |object| object.is_null());
     eventually("nothing but the claims", STEP, || {
-        let left = [cluster.members(), names(&cluster.list("pods")), names(&cluster.list("services"))];
+        let left = [
+            cluster.members(),
+            names(&cluster.list("pods")),
+            names(&cluster.list("services")),
+        ];
         if left.iter().all(Vec::is_empty) {
             Ok(())
         } else {
@@ -188,7 +216,13 @@ fn a_protected_cluster_stays_and_a_deleted_one_can_be_adopted() {
     cluster.apply(&wanted);
     let object = cluster.until_ready(3, STEP * 2);
     assert_eq!(object["status"]["clusterID"], id);
-    assert_eq!(cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]).trim(), "yes");
+    assert_eq!(
+        cluster
+            .etcdctl()
+            .ok(&["get", "kept", "--print-value-only"])
+            .trim(),
+        "yes"
+    );
 
     // With retention Delete the data goes too.
     cluster.kubectl(&["delete", "qc", "q", "--wait=false"]);
@@ -201,4 +235,47 @@ fn a_protected_cluster_stays_and_a_deleted_one_can_be_adopted() {
             Err(format!("{left:?}"))
         }
     });
+}
+
+#[test]
+fn versions_go_up_one_by_one_and_not_down() {
+    let Some(world) = world("versions_go_up_one_by_one_and_not_down") else {
+        return;
+    };
+    // The same program under another name: what is tested is the way, not what is in the image.
+    world.kubelet.add_image("quorate:0.2.0", testkit::quorate());
+    let cluster = Cluster::create(world, "version", &spec(3));
+    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let object = cluster.until_ready(3, STEP * 2);
+    let leader = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
+    for refused in ["0.3.0", "0.0.9"] {
+        cluster.patch(&json!({"version": refused}));
+        cluster.until_waiting("UnsupportedVersionPath", STEP);
+    }
+    let writer = Writer::start(world, &cluster);
+    cluster.patch(&json!({"version": "0.2.0"}));
+    cluster.until("the new version", STEP * 3, |object| {
+        object["status"]["version"] == "0.2.0" && condition(object, "VersionCurrent") == "True"
+    });
+    cluster.until_ready(3, STEP);
+    let mut made: Vec<(String, String)> = cluster
+        .list("pods")
+        .iter()
+        .map(|pod| {
+            let text = |path: &str| {
+                pod["metadata"][path]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            (text("creationTimestamp"), text("name"))
+        })
+        .collect();
+    made.sort();
+    assert_eq!(made.last().map(|(_, name)| name), Some(&leader), "{made:?}");
+    let (_, voters) = writer.check(world, &cluster);
+    assert_eq!(voters, [3]);
 }

@@ -17,7 +17,10 @@
 
 mod charts;
 #[path = "../kube/control.rs"]
-#[expect(dead_code, reason = "the other tests of this package use the rest of it")]
+#[expect(
+    dead_code,
+    reason = "the other tests of this package use the rest of it"
+)]
 mod control;
 
 mod cluster;

@@ -243,13 +243,20 @@ fn install_rights(world: &World) {
     };
     let group = "rbac.authorization.k8s.io";
     let version = format!("{group}/v1");
-    let subjects = json!([{"kind": "ServiceAccount", "name": "quorate-operator", "namespace": HOME}]);
-    ok(json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": "quorate-operator"},
-        "rules": rules(&[Scope::Watched, Scope::Cluster])}));
-    ok(json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": "quorate-operator"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "quorate-operator"}, "subjects": subjects}));
-    ok(json!({"apiVersion": version, "kind": "Role", "metadata": {"name": "quorate-operator", "namespace": HOME},
-        "rules": rules(&[Scope::Own])}));
+    let subjects =
+        json!([{"kind": "ServiceAccount", "name": "quorate-operator", "namespace": HOME}]);
+    ok(
+        json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": "quorate-operator"},
+        "rules": rules(&[Scope::Watched, Scope::Cluster])}),
+    );
+    ok(
+        json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": "quorate-operator"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "quorate-operator"}, "subjects": subjects}),
+    );
+    ok(
+        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": "quorate-operator", "namespace": HOME},
+        "rules": rules(&[Scope::Own])}),
+    );
     ok(json!({"apiVersion": version, "kind": "RoleBinding",
         "metadata": {"name": "quorate-operator", "namespace": HOME},
         "roleRef": {"apiGroup": group, "kind": "Role", "name": "quorate-operator"}, "subjects": subjects}));
@@ -271,6 +278,8 @@ fn get(address: &str, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers in text");
+    stream
+        .read_to_string(&mut answer)
+        .expect("it answers in text");
     answer
 }

@@ -100,7 +100,7 @@ fn a_pod_is_a_process_and_says_what_it_does() {
 
     // On a silent node it stays, Terminating, until somebody hears of it again.
     let node = world.kubelet.node_of(n, "alone").expect("it runs");
-    world.kubelet.lose_node(&node);
+    world.kubelet.lose_node(n, &node);
     world.kubectl(&[
         "-n",
         n,
@@ -111,7 +111,7 @@ fn a_pod_is_a_process_and_says_what_it_does() {
         "--grace-period=1",
     ]);
     assert!(world.kubelet.processes(n).is_empty() || get(".metadata.uid").is_ok());
-    world.kubelet.find_node(&node);
+    world.kubelet.find_node(n, &node);
     eventually("the Pod's end", SOON, || match get(".metadata.uid") {
         Err(gone) if gone.contains("NotFound") => Ok(()),
         other => Err(format!("{other:?}")),

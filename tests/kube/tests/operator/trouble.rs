@@ -50,7 +50,9 @@ fn a_lost_volume_is_replaced_by_a_new_member() {
     let writer = Writer::start(world, &cluster);
     cluster.kubectl(&["delete", "pvc", &format!("data-{lost}"), "--wait=false"]);
     cluster.kubectl(&["delete", "pod", &lost, "--wait=false", "--grace-period=1"]);
-    cluster.until("another member", STEP * 2, |_| !cluster.members().contains(&lost));
+    cluster.until("another member", STEP * 2, |_| {
+        !cluster.members().contains(&lost)
+    });
     cluster.until_ready(3, STEP * 2);
     let (_, voters) = writer.check(world, &cluster);
     Writer::assert_one_at_a_time(&voters);
@@ -58,7 +60,10 @@ fn a_lost_volume_is_replaced_by_a_new_member() {
     assert!(!after.contains_key(&lost), "{after:?}");
     assert!(after.values().all(|(id, _)| *id != before[&lost].0));
     cluster.assert_tidy(3);
-    assert_eq!(cluster.status()["replacements"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        cluster.status()["replacements"].as_array().map(Vec::len),
+        Some(1)
+    );
     operator.assert_rights_suffice();
 }
 
@@ -79,7 +84,9 @@ fn an_emptied_disk_serves_nothing_and_is_replaced() {
     let id = object["status"]["clusterID"].clone();
     let uid = claim_uid(&cluster, &first);
     world.kubelet.empty_volume(&cluster.ns.name, &first, &uid);
-    cluster.until("another member", STEP * 3, |_| !cluster.members().contains(&first));
+    cluster.until("another member", STEP * 3, |_| {
+        !cluster.members().contains(&first)
+    });
     let object = cluster.until_ready(3, STEP * 2);
     assert_eq!(object["status"]["clusterID"], id);
     let said = cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]);
@@ -103,10 +110,21 @@ fn with_a_voter_down_nothing_grows_until_it_is_back() {
     let object = cluster.until("a refusal", STEP, |object| {
         object["status"]["blocked"]["reason"] == "QuorumUnsafe"
     });
-    let why = object["status"]["blocked"]["message"].as_str().expect("text");
+    let why = object["status"]["blocked"]["message"]
+        .as_str()
+        .expect("text");
     assert!(why.contains(&down), "{why}");
-    assert!(cluster.events().iter().any(|reason| reason == "QuorumUnsafe"));
-    assert!(operator.metrics().contains("reason=\"QuorumUnsafe\""), "{}", operator.metrics());
+    assert!(
+        cluster
+            .events()
+            .iter()
+            .any(|reason| reason == "QuorumUnsafe")
+    );
+    assert!(
+        operator.metrics().contains("reason=\"QuorumUnsafe\""),
+        "{}",
+        operator.metrics()
+    );
     // Looked at again and again, and still nothing.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(cluster.member_list().len(), 3);
@@ -121,7 +139,10 @@ fn with_the_quorum_lost_nothing_is_done() {
         return;
     };
     let (cluster, operator, object) = three(world, "noquorum", &spec(3));
-    let survivor = object["status"]["leader"].as_str().expect("it leads").to_owned();
+    let survivor = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
     let others: Vec<String> = cluster
         .members()
         .into_iter()
@@ -173,7 +194,13 @@ fn a_stranger_is_named_and_never_removed() {
     let (cluster, operator, _) = three(world, "stranger", &spec(3));
     let etcdctl = cluster.etcdctl();
     let url = "http://127.99.88.77:2380";
-    etcdctl.ok(&["member", "add", "somebody", "--learner", &format!("--peer-urls={url}")]);
+    etcdctl.ok(&[
+        "member",
+        "add",
+        "somebody",
+        "--learner",
+        &format!("--peer-urls={url}"),
+    ]);
     let stranger = etcdctl.json(&["member", "list"])["members"]
         .as_array()
         .expect("a list")
@@ -186,10 +213,19 @@ fn a_stranger_is_named_and_never_removed() {
     assert_eq!(condition(&object, "Stalled"), "True");
     assert!(object["status"]["waiting"].to_string().contains(url));
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(cluster.etcdctl().json(&["member", "list"])["members"].as_array().map(Vec::len), Some(4));
+    assert_eq!(
+        cluster.etcdctl().json(&["member", "list"])["members"]
+            .as_array()
+            .map(Vec::len),
+        Some(4)
+    );
     etcdctl.ok(&["member", "remove", &format!("{stranger:x}")]);
     cluster.until_ready(5, STEP * 3);
-    assert!(reasons(&cluster.object()).iter().all(|reason| reason != "UnknownMember"));
+    assert!(
+        reasons(&cluster.object())
+            .iter()
+            .all(|reason| reason != "UnknownMember")
+    );
     operator.assert_rights_suffice();
 }
 
@@ -232,7 +268,7 @@ fn a_silent_node_is_not_gone() {
         .node_of(&cluster.ns.name, &away)
         .expect("it runs");
     let before = cluster.members();
-    world.kubelet.lose_node(&node);
+    world.kubelet.lose_node(&cluster.ns.name, &node);
     cluster.kubectl(&["delete", "pod", &away, "--wait=false", "--grace-period=1"]);
     cluster.until("one voter in doubt", STEP, |object| {
         object["status"]["quorum"]["healthyVoters"] == 2
@@ -240,7 +276,172 @@ fn a_silent_node_is_not_gone() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(cluster.members(), before);
     assert_eq!(names(&cluster.list("pods")).len(), 3);
-    world.kubelet.find_node(&node);
+    world.kubelet.find_node(&cluster.ns.name, &node);
     cluster.until_ready(3, STEP * 2);
     assert_eq!(cluster.members(), before);
+}
+
+#[test]
+fn dead_members_go_first_and_the_healthy_stay() {
+    let Some(world) = world("dead_members_go_first_and_the_healthy_stay") else {
+        return;
+    };
+    let mut wanted = spec(5);
+    wanted["membership"]["replaceFailedAfter"] = json!("0s");
+    let cluster = Cluster::create(world, "dead", &wanted);
+    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let object = cluster.until_ready(5, STEP * 4);
+    let leader = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
+    let dead: Vec<String> = cluster
+        .members()
+        .into_iter()
+        .filter(|name| *name != leader)
+        .take(2)
+        .collect();
+    for name in &dead {
+        world.kubelet.stop(&cluster.ns.name, name);
+    }
+    cluster.until("two voters less", STEP, |object| {
+        object["status"]["quorum"]["healthyVoters"] == 3
+    });
+    cluster.scale(3);
+    cluster.until_ready(3, STEP * 2);
+    let left = cluster.members();
+    assert!(
+        dead.iter().all(|name| !left.contains(name)),
+        "{left:?} of which {dead:?} were dead"
+    );
+    cluster.assert_tidy(3);
+}
+
+#[test]
+fn a_lost_quorum_is_recovered_from_the_named_survivor() {
+    let Some(world) = world("a_lost_quorum_is_recovered_from_the_named_survivor") else {
+        return;
+    };
+    let (cluster, _operator, object) = three(world, "recover", &spec(3));
+    cluster.etcdctl().ok(&["put", "kept", "yes"]);
+    let id = object["status"]["clusterID"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    let survivor = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
+    for name in cluster.members().iter().filter(|name| **name != survivor) {
+        let uid = claim_uid(&cluster, name);
+        world.kubelet.empty_volume(&cluster.ns.name, name, &uid);
+    }
+    let object = cluster.until_waiting("QuorumLost", STEP);
+    let why = object["status"]["waiting"].to_string();
+    assert!(why.contains(&survivor), "{why}");
+    // A wrong cluster is not recovered.
+    let order = |value: &str| {
+        let annotation = format!("quorate.dev/recover-from={value}");
+        cluster.kubectl(&["annotate", "qc", "q", "--overwrite", &annotation]);
+    };
+    order(&format!("00000000000000ff/{survivor}"));
+    cluster.until_waiting("RecoveryRefused", STEP);
+    order(&format!("{id}/{survivor}/others-are-gone"));
+    cluster.until("the order done", STEP * 3, |object| {
+        object["status"]["recovery"]["count"] == 1
+    });
+    let object = cluster.until_ready(3, STEP * 4);
+    assert_eq!(object["status"]["recovery"]["survivor"], survivor.as_str());
+    assert!(object["metadata"]["annotations"]["quorate.dev/recover-from"].is_null());
+    assert_eq!(
+        cluster
+            .etcdctl()
+            .ok(&["get", "kept", "--print-value-only"])
+            .trim(),
+        "yes"
+    );
+    cluster.assert_tidy(3);
+}
+
+#[test]
+fn a_full_quota_of_the_namespace_is_named_and_waited_for() {
+    let Some(world) = world("a_full_quota_of_the_namespace_is_named_and_waited_for") else {
+        return;
+    };
+    let cluster = Cluster::create(
+        world,
+        "quota",
+        &json!({
+            "replicas": 0, "version": env!("CARGO_PKG_VERSION"), "storage": {"size": "1Gi"},
+            "image": {"repository": "registry.invalid/quorate"}, "membership": {"minHealthySeconds": 0},
+        }),
+    );
+    let quota = |pods: u32| {
+        world
+            .apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota",
+                "metadata": {"name": "small", "namespace": cluster.ns.name},
+                "spec": {"hard": {"pods": pods.to_string()}}}))
+            .expect("a quota");
+    };
+    quota(1);
+    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    cluster.scale(3);
+    let object = cluster.until_waiting("Refused", STEP * 2);
+    assert!(
+        object["status"]["waiting"]
+            .to_string()
+            .contains("exceeded quota")
+    );
+    quota(3);
+    cluster.until_ready(3, STEP * 3);
+}
+
+#[test]
+fn evictions_leave_a_quorum() {
+    let Some(world) = world("evictions_leave_a_quorum") else {
+        return;
+    };
+    let (cluster, _operator, object) = three(world, "evict", &spec(3));
+    let evict = |pod: &str| {
+        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": cluster.ns.name}});
+        let uri = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", cluster.ns.name);
+        let request = http::Request::post(uri)
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&body).expect("JSON"))
+            .expect("a URI");
+        world.wait(world.client.request::<Value>(request))
+    };
+    let away = follower(&object);
+    let leader = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
+    testkit::eventually("the budget's count", STEP, || {
+        let budgets = cluster.list("poddisruptionbudgets");
+        if budgets[0]["status"]["disruptionsAllowed"] == 1 {
+            Ok(())
+        } else {
+            Err(format!("{budgets:?}"))
+        }
+    });
+    let node = world
+        .kubelet
+        .node_of(&cluster.ns.name, &away)
+        .expect("it runs");
+    evict(&away).expect("one may be lost");
+    // Its node is drained, so it does not come back there at once: nobody hears of it.
+    world.kubelet.lose_node(&cluster.ns.name, &node);
+    let refused = evict(&leader).map_err(|error| error.to_string());
+    let refused = refused.expect_err(&format!(
+        "a second one may not go after {away}: {:?} {:?}",
+        cluster.list("poddisruptionbudgets"),
+        cluster.list("pods")
+    ));
+    assert!(
+        refused.to_string().contains("disruption budget"),
+        "{refused}"
+    );
+    world.kubelet.find_node(&cluster.ns.name, &node);
+    cluster.until_ready(3, STEP * 2);
 }

@@ -51,18 +51,23 @@ impl Writer {
             namespace.clone(),
             Arc::clone(&stop),
         ));
-        let voters =
-            world
-                .handle()
-                .spawn(count_voters(world.kubelet.clone(), namespace, Arc::clone(&stop)));
+        let voters = world.handle().spawn(count_voters(
+            world.kubelet.clone(),
+            namespace,
+            Arc::clone(&stop),
+        ));
         Self { stop, task, voters }
     }
 
     /// Ends, and asks the cluster for every acknowledged write; the voters that were seen, without repetitions.
     pub fn check(self, world: &'static World, cluster: &Cluster) -> (Written, Vec<usize>) {
         self.stop.store(true, Ordering::Relaxed);
-        let (written, voters) =
-            world.wait(async { (self.task.await.expect("it ends"), self.voters.await.expect("it ends")) });
+        let (written, voters) = world.wait(async {
+            (
+                self.task.await.expect("it ends"),
+                self.voters.await.expect("it ends"),
+            )
+        });
         assert!(written.count > 0, "no write was acknowledged");
         let etcdctl = cluster.etcdctl();
         for (key, value) in &written.acknowledged {
