@@ -83,6 +83,7 @@ pub const ALL: &[Scenario] = &[
     ours("cut_a_node_off", cut_a_node_off),
     ours("drain_two_nodes", drain_two_nodes),
     ours("lose_a_node_with_its_volume", lose_a_node_with_its_volume),
+    ours("lose_a_node", lose_a_node),
     any("upgrade_the_operator", upgrade_the_operator),
     any("upgrade_members", upgrade_members),
     any("delete", delete),
@@ -346,38 +347,28 @@ fn drain_two_nodes(whole: &Whole) -> Result<String> {
     whole.checked()
 }
 
-/// The node never comes back: its disk is empty when it does, and the volume went with it.
+/// The node never comes back, and who owns the machines says so of it and of the volume on it.
 fn lose_a_node_with_its_volume(whole: &Whole) -> Result<String> {
-    whole.door.kubectl(&[
-        "patch",
-        "qc",
-        "-n",
-        SPACE,
-        CLUSTER,
-        "--type=merge",
-        "--patch",
-        r#"{"spec":{"membership":{"replaceFailedAfter":"20s"}}}"#,
-    ])?;
-    let victim = whole.leader()?;
-    let node = node_of(&whole.pod(&victim)?)?.to_owned();
-    whole.keep_writer_off(&node)?;
-    whole.door.node(&["kill", &node])?;
-    whole.until_node(&node, "Unknown")?;
-    // Who owns the machines says that this one is no more.
-    whole.door.kubectl(&["delete", "node", &node])?;
-    until("replacement", NODE_PATIENCE, || {
-        let members = whole.members()?;
-        ensure!(
-            !members.contains(&victim),
-            "{victim} is still among {members:?}"
-        );
-        ensure!(members.len() == 3, "the members are {members:?}");
+    whole.lose_a_node(|victim| {
+        let claim = format!("data-{victim}");
+        let claim = whole.door.get(&["pvc", "-n", SPACE, &claim])?;
+        let volume = claim["spec"]["volumeName"].as_str();
+        let volume = volume.context("a claim in use is bound")?;
+        whole
+            .door
+            .kubectl(&["delete", "pv", volume, "--wait=false"])?;
+        // What holds a volume in use would hold it for ever.
+        let release = r#"{"metadata":{"finalizers":null}}"#;
+        whole
+            .door
+            .kubectl(&["patch", "pv", volume, "--type=merge", "--patch", release])?;
         Ok(())
-    })?;
-    whole.until_ready(3)?;
-    whole.door.node(&["replace", &node])?;
-    whole.until_ready(3)?;
-    whole.checked()
+    })
+}
+
+/// The same, and nobody says anything of the volume: it is there, bound to a node that is no more.
+fn lose_a_node(whole: &Whole) -> Result<String> {
+    whole.lose_a_node(|_| Ok(()))
 }
 
 /// Another build of the operator takes over, and no member's Pod is touched.
@@ -726,6 +717,44 @@ impl Whole {
             pods.push((name, pod["metadata"]["uid"].clone(), restarts));
         }
         Ok(pods)
+    }
+
+    /// A node loses its power, its object is deleted, and then `more`. Its member has to be replaced by one with
+    /// another name; then the node comes back with an empty disk.
+    fn lose_a_node(&self, more: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+        let patience =
+            r#"{"spec":{"membership":{"replaceFailedAfter":"20s","maxReplacementsPerHour":10}}}"#;
+        self.door.kubectl(&[
+            "patch",
+            "qc",
+            "-n",
+            SPACE,
+            CLUSTER,
+            "--type=merge",
+            "--patch",
+            patience,
+        ])?;
+        self.until_ready(3)?;
+        let victim = self.leader()?;
+        let node = node_of(&self.pod(&victim)?)?.to_owned();
+        self.keep_writer_off(&node)?;
+        self.door.node(&["kill", &node])?;
+        self.until_node(&node, "Unknown")?;
+        self.door.kubectl(&["delete", "node", &node])?;
+        more(&victim)?;
+        until("replacement", NODE_PATIENCE, || {
+            let members = self.members()?;
+            ensure!(
+                !members.contains(&victim),
+                "{victim} is still among {members:?}"
+            );
+            ensure!(members.len() == 3, "the members are {members:?}");
+            Ok(())
+        })?;
+        self.until_ready(3)?;
+        self.door.node(&["replace", &node])?;
+        self.until_ready(3)?;
+        self.checked()
     }
 
     fn until_node(&self, node: &str, ready: &str) -> Result<()> {
