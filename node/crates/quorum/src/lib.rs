@@ -44,7 +44,7 @@ mod verdict;
 use std::time::Duration;
 
 pub use judge::{fatal, judge, need};
-pub use life::{Doubt, HEALTH_INTERVAL, Life};
+pub use life::{Doubt, HEALTH_INTERVAL, LEARNER_INTERVAL, Life, interval};
 pub use verdict::{Advice, Answer, Arithmetic, Reason, Verdict, Warning};
 
 /// The id of a member; printed in lower-case hexadecimal without padding, as etcd does.

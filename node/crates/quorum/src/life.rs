@@ -3,9 +3,23 @@
 use std::fmt::{Display, Formatter, Result};
 use std::time::Duration;
 
+use crate::Role;
+
 /// How long a member must have been connected before it counts: etcd's `HealthInterval`. A
 /// member that crashes again and again is connected most of the time, but never for long.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same of a learner that is to be promoted. It is shorter, since somebody waits for the answer:
+/// etcd promotes at once, and its clients give up after five seconds.
+pub const LEARNER_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a member of this role must have been connected.
+pub fn interval(role: Role) -> Duration {
+    match role {
+        Role::Voter => HEALTH_INTERVAL,
+        Role::Learner => LEARNER_INTERVAL,
+    }
+}
 
 /// Whether a member can be counted on, as far as the observer knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +39,7 @@ pub enum Doubt {
     NotStarted,
     /// Its peer streams are not connected.
     NotConnected,
-    /// Its peer streams have been connected for this long only.
+    /// Its peer streams have been connected for this long only; see [`interval`].
     ConnectedFor(Duration),
     /// The leader heard from it last so long ago.
     NotHeardFor(Duration),
@@ -36,15 +50,15 @@ pub enum Doubt {
 }
 
 impl Life {
-    /// Of another member, as the leader sees it: connected for [`HEALTH_INTERVAL`], and heard
-    /// within one election time-out. `heard_ago` is the age of its last raft message in this
-    /// leader's term.
+    /// Of another member, as the leader sees it: connected for [`interval`], and heard within one
+    /// election time-out. `heard_ago` is the age of its last raft message in this leader's term.
     pub fn seen_by_leader(
+        role: Role,
         connected_for: Option<Duration>,
         heard_ago: Option<Duration>,
         election_timeout: Duration,
     ) -> Life {
-        match (Life::connected(connected_for), heard_ago) {
+        match (Life::connected(role, connected_for), heard_ago) {
             (Some(doubt), _) => Life::InDoubt(doubt),
             (None, None) => Life::InDoubt(Doubt::NeverHeard),
             (None, Some(age)) if age > election_timeout => Life::InDoubt(Doubt::NotHeardFor(age)),
@@ -53,20 +67,24 @@ impl Life {
     }
 
     /// Of another member, as a follower sees it that judges because etcd leads: connected for
-    /// [`HEALTH_INTERVAL`], and the last probe was answered.
-    pub fn seen_by_follower(connected_for: Option<Duration>, probe_answered: bool) -> Life {
-        match Life::connected(connected_for) {
+    /// [`interval`], and the last probe was answered.
+    pub fn seen_by_follower(
+        role: Role,
+        connected_for: Option<Duration>,
+        probe_answered: bool,
+    ) -> Life {
+        match Life::connected(role, connected_for) {
             Some(doubt) => Life::InDoubt(doubt),
             None if probe_answered => Life::Healthy,
             None => Life::InDoubt(Doubt::ProbeUnanswered),
         }
     }
 
-    fn connected(connected_for: Option<Duration>) -> Option<Doubt> {
+    fn connected(role: Role, connected_for: Option<Duration>) -> Option<Doubt> {
         match connected_for {
             None => Some(Doubt::NotConnected),
             // Strictly longer, as etcd compares.
-            Some(age) if age <= HEALTH_INTERVAL => Some(Doubt::ConnectedFor(age)),
+            Some(age) if age <= interval(role) => Some(Doubt::ConnectedFor(age)),
             Some(_) => None,
         }
     }
@@ -80,7 +98,7 @@ impl Display for Doubt {
             Doubt::NotConnected => f.write_str("is not connected"),
             Doubt::ConnectedFor(age) => write!(
                 f,
-                "has been connected for {age:.1?}, {HEALTH_INTERVAL:?} are asked for"
+                "has been connected for {age:.1?}, {HEALTH_INTERVAL:?} are asked for, of a learner {LEARNER_INTERVAL:?}"
             ),
             Doubt::NotHeardFor(age) => write!(f, "was last heard {age:.1?} ago"),
             Doubt::NeverHeard => f.write_str("was not heard in this term"),
@@ -117,8 +135,20 @@ mod tests {
             (ms(9000), None, Life::InDoubt(Doubt::NeverHeard)),
         ];
         for (connected, heard, life) in cases {
-            assert_eq!(Life::seen_by_leader(connected, heard, ELECTION), life);
+            assert_eq!(
+                Life::seen_by_leader(Role::Voter, connected, heard, ELECTION),
+                life
+            );
         }
+    }
+
+    #[test]
+    fn a_learner_is_asked_for_less() {
+        let life = |connected| Life::seen_by_leader(Role::Learner, connected, ms(0), ELECTION);
+        assert_eq!(life(ms(2001)), Life::Healthy);
+        let early = Duration::from_millis(2000);
+        assert_eq!(life(ms(2000)), Life::InDoubt(Doubt::ConnectedFor(early)));
+        assert_eq!(life(None), Life::InDoubt(Doubt::NotConnected));
     }
 
     #[test]
@@ -129,7 +159,10 @@ mod tests {
             (None, true, Life::InDoubt(Doubt::NotConnected)),
         ];
         for (connected, answered, life) in cases {
-            assert_eq!(Life::seen_by_follower(connected, answered), life);
+            assert_eq!(
+                Life::seen_by_follower(Role::Voter, connected, answered),
+                life
+            );
         }
     }
 }

@@ -217,6 +217,7 @@ impl Member {
         if !self.is_leader() {
             return Err(api::Error::NotLeader);
         }
+        self.wait_version().await?;
         if let Change::Promote(id) = change {
             self.wait_applied(lane).await?;
             self.learner_is_ready(*id).await?;
@@ -228,6 +229,20 @@ impl Member {
         lane.propose_conf_change_here(id, change.to_conf_change(0))
             .await?;
         Ok(self.members_now())
+    }
+
+    /// The cluster's version is decided within a moment of the first leader's term. A member that
+    /// joins asks for it; where a change comes before it and takes the quorum until the new member
+    /// is there, nobody could ever decide it.
+    async fn wait_version(&self) -> Result<(), api::Error> {
+        let deadline = Instant::now() + self.config.request_timeout();
+        while self.state().cluster.get().version().is_none() {
+            if Instant::now() > deadline {
+                return Err(api::Error::Timeout);
+            }
+            tokio::time::sleep(STATUS_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Another of ours leads.

@@ -132,7 +132,7 @@ impl Court {
         };
         // Strictly longer is asked for, hence the millisecond.
         let missing =
-            (quorum::HEALTH_INTERVAL + Duration::from_millis(1)).saturating_sub(connected);
+            (quorum::LEARNER_INTERVAL + Duration::from_millis(1)).saturating_sub(connected);
         if !missing.is_zero() && Instant::now() + missing < deadline {
             tracing::info!(%learner, ?missing, "the promotion waits until the learner has been connected long enough");
             tokio::time::sleep(missing).await;
@@ -254,13 +254,18 @@ impl Court {
 
     fn view_of_leader(&self, cluster: &Membership, status: &Status) -> View {
         let now = Instant::now();
-        self.view(cluster, status, status.conf_change_pending, |id, known| {
-            let connected = self.connected_for(id, now);
-            let ticks = known.and_then(|known| known.last_contact_ticks);
-            let ticks = ticks.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX));
-            let heard = ticks.map(|ticks| self.tick.saturating_mul(ticks));
-            Life::seen_by_leader(connected, heard, self.election_timeout)
-        })
+        self.view(
+            cluster,
+            status,
+            status.conf_change_pending,
+            |id, role, known| {
+                let connected = self.connected_for(id, now);
+                let ticks = known.and_then(|known| known.last_contact_ticks);
+                let ticks = ticks.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX));
+                let heard = ticks.map(|ticks| self.tick.saturating_mul(ticks));
+                Life::seen_by_leader(role, connected, heard, self.election_timeout)
+            },
+        )
     }
 
     fn view_of_follower(&self, cluster: &Membership) -> View {
@@ -273,8 +278,8 @@ impl Court {
             let peer = peers.iter().find(|peer| peer.id == id && !peer.remote);
             peer.is_some_and(|peer| peer.probe.answered.is_some() && peer.probe.failure.is_none())
         };
-        self.view(cluster, &self.shared.status(), false, |id, _| {
-            Life::seen_by_follower(self.connected_for(id, now), answered(id))
+        self.view(cluster, &self.shared.status(), false, |id, role, _| {
+            Life::seen_by_follower(role, self.connected_for(id, now), answered(id))
         })
     }
 
@@ -283,7 +288,7 @@ impl Court {
         cluster: &Membership,
         status: &Status,
         unapplied_change: bool,
-        life: impl Fn(MemberId, Option<&MemberStatus>) -> Life,
+        life: impl Fn(MemberId, Role, Option<&MemberStatus>) -> Life,
     ) -> View {
         let itself = self.shared.id;
         let leads = status.leader == Some(itself);
@@ -292,7 +297,12 @@ impl Court {
             let known = status.members.iter().find(|known| known.id == member.id);
             let started = is_started(member);
             let connected_for = self.connected_for(member.id, now);
-            let life = match (member.id == itself, life(member.id, known)) {
+            let role = if member.is_learner {
+                Role::Learner
+            } else {
+                Role::Voter
+            };
+            let life = match (member.id == itself, life(member.id, role, known)) {
                 (true, _) => Life::Healthy,
                 (_, Life::InDoubt(Doubt::NotConnected)) if !started => {
                     Life::InDoubt(Doubt::NotStarted)
@@ -301,11 +311,7 @@ impl Court {
             };
             quorum::Member {
                 id: quorum::MemberId(member.id.0),
-                role: if member.is_learner {
-                    Role::Learner
-                } else {
-                    Role::Voter
-                },
+                role,
                 started,
                 connected_for,
                 life,

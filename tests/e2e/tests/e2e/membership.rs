@@ -172,3 +172,26 @@ fn promise_13_nothing_is_added_or_removed_that_costs_the_quorum() {
         );
     }
 }
+
+/// The first member has no quorum from the moment in which it adds a voter until that one runs. What the second
+/// one asks for, the cluster's version, is decided before.
+#[test]
+fn a_cluster_of_one_may_grow_in_the_moment_in_which_it_serves() {
+    let Some(mut cluster) = Cluster::prepare(&Spec::of(Kind::Quorate, 1)) else {
+        return left_out("grows_at_once", MISSING);
+    };
+    cluster.members[0].spawn();
+    let place = cluster.add_place(Kind::Quorate, &[]);
+    let (name, url) = (
+        place.name.clone(),
+        format!("--peer-urls={}", place.peer_url),
+    );
+    let etcdctl = cluster.members[0].etcdctl();
+    eventually("an addition", Duration::from_secs(30), || {
+        let output = etcdctl.run(&["member", "add", &name, &url]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(said)
+    });
+    cluster.members[1].start();
+    etcdctl.ok(&["put", "two", "voters"]);
+}

@@ -82,7 +82,7 @@ pub fn broken(
     judge: usize,
     count: usize,
     step: Step<usize>,
-    surely_in_doubt: impl Fn(usize) -> bool,
+    surely_in_doubt: impl Fn(usize, Role) -> bool,
 ) -> Option<&'static str> {
     let target = match step {
         Step::Promote(target) | Step::Remove(target) => Some(target),
@@ -92,7 +92,9 @@ pub fn broken(
     let open: Vec<usize> = config
         .keys()
         .copied()
-        .filter(|&place| matters(place) && place != judge && !surely_in_doubt(place))
+        .filter(|&place| {
+            matters(place) && place != judge && !surely_in_doubt(place, config[&place])
+        })
         .collect();
     let mut property = None;
     for view in 0..1u32 << open.len() {
@@ -215,12 +217,12 @@ mod tests {
     fn what_etcd_allows_is_broken_whatever_the_judge_saw() {
         let five = config(5, 0);
         for step in [Step::AddVoter, Step::Remove(1)] {
-            let found = broken(&five, 0, 4, step, |place| place == 4);
+            let found = broken(&five, 0, 4, step, |place, _| place == 4);
             assert!(found.is_some(), "{step:?}");
         }
         let three = config(3, 1);
         for dead in [vec![2], vec![2, 3]] {
-            let found = broken(&three, 0, 2, Step::Promote(3), |place| {
+            let found = broken(&three, 0, 2, Step::Promote(3), |place, _| {
                 dead.contains(&place)
             });
             assert!(found.is_some(), "{dead:?}");
@@ -229,7 +231,7 @@ mod tests {
 
     #[test]
     fn what_the_rule_allows_is_not_broken() {
-        let nobody = |_| false;
+        let nobody = |_, _| false;
         let three = config(3, 1);
         for step in [
             Step::AddVoter,
@@ -239,10 +241,10 @@ mod tests {
         ] {
             assert_eq!(broken(&three, 0, 3, step, nobody), None, "{step:?}");
         }
-        let dead = |place| place == 2;
+        let dead = |place, _| place == 2;
         assert_eq!(broken(&three, 0, 2, Step::Remove(2), dead), None);
         assert_eq!(broken(&config(1, 0), 0, 1, Step::AddVoter, nobody), None);
-        let dead = |place| place == 4;
+        let dead = |place, _| place == 4;
         assert_eq!(broken(&config(5, 1), 0, 4, Step::Promote(5), dead), None);
         // Who of five it was that the judge had in doubt, nobody knows: perhaps the one to leave.
         let five = config(5, 0);

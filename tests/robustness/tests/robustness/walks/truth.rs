@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorum::HEALTH_INTERVAL;
+use quorum::{Role, interval};
 
 /// A leader counts on who was heard within one election time-out (1 s here); this much later it
 /// must have seen that somebody is gone. The rest is for a loop that got no processor.
@@ -55,7 +55,7 @@ impl Truth {
 
     /// Whether `judge`, whatever it was told and however slow it is, must have had `other` in
     /// doubt at this moment.
-    pub fn surely_in_doubt(&self, judge: usize, other: usize, at: Duration) -> bool {
+    pub fn surely_in_doubt(&self, judge: usize, other: usize, role: Role, at: Duration) -> bool {
         if judge == other {
             return false;
         }
@@ -63,7 +63,7 @@ impl Truth {
         // Nobody is connected for longer than both have been running.
         let too_young = |place| {
             let last = runs(place).iter().rev().find(|(when, _)| *when <= at);
-            last.is_some_and(|(when, up)| *up && *when + HEALTH_INTERVAL > at)
+            last.is_some_and(|(when, up)| *up && *when + interval(role) > at)
         };
         let link = (judge.min(other), judge.max(other));
         let cuts = self.cuts.get(&link).map_or(&[][..], Vec::as_slice);

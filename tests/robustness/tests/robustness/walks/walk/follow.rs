@@ -73,7 +73,8 @@ impl Walk {
         } else {
             self.told.refused += 1;
         }
-        let doubt = |place: usize| self.truth.surely_in_doubt(judge, place, judged.at);
+        let doubt =
+            |place: usize, role: Role| self.truth.surely_in_doubt(judge, place, role, judged.at);
         // What the judge can have started from.
         let starts: Vec<(Config, Step<usize>)> = self
             .possible
@@ -88,7 +89,9 @@ impl Walk {
         // No judge may count life that cannot be there, whatever it answers.
         let alive = |config: &Config| {
             let voters = config.iter().filter(|(_, role)| **role == Role::Voter);
-            voters.filter(|(place, _)| !doubt(**place)).count()
+            voters
+                .filter(|(place, _)| !doubt(**place, Role::Voter))
+                .count()
         };
         if !starts.is_empty() && starts.iter().all(|(from, _)| judged.healthy > alive(from)) {
             found.push("the judge counted as healthy who cannot have been".to_owned());
@@ -100,7 +103,7 @@ impl Walk {
                 .collect();
             found.extend(each.and_then(|each| Some((*each.first()?).to_owned())));
             if let (true, Some((_, Step::Promote(learner)))) = (self.plan.strict, starts.first())
-                && doubt(*learner)
+                && doubt(*learner, Role::Learner)
             {
                 found.push("a learner was promoted that was in doubt".to_owned());
             }
