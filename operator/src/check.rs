@@ -60,10 +60,8 @@ fn get(host: &str, path: &str) -> std::io::Result<String> {
     let address = host.to_socket_addrs()?.next().ok_or_else(unknown)?;
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -80,8 +78,13 @@ mod tests {
         let address = listener.local_addr().expect("its address").to_string();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a caller");
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request);
+            // The whole request: a socket that is closed on unread bytes resets the connection.
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.extend(byte);
+            }
             let _ = stream.write_all(answer.as_bytes());
         });
         address
