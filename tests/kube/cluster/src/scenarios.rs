@@ -8,7 +8,7 @@
 //! again with the members that the spec asks for, writes have to go on, and each key that was acknowledged has
 //! to be there. A scenario that fails ends the run: those after it would begin in a state that nobody meant.
 //!
-//! Scenarios that break nodes run where the nodes are ours; the others on any Kubernetes
+//! Scenarios that break nodes or signal containers run where the nodes are ours; the others on any Kubernetes
 //! that can pull the images from `--registry`.
 
 use std::time::{Duration, Instant};
@@ -48,15 +48,33 @@ const STEADY: Duration = Duration::from_secs(3);
 pub struct Scenario {
     /// as it is called on the command line
     pub name: &'static str,
-    /// it breaks nodes
-    breaks_nodes: bool,
+    needs: Needs,
     run: fn(&Whole) -> Result<String>,
+}
+
+/// What a Kubernetes must have for a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// a node
+    Any,
+    /// a node for each of three members
+    ThreeNodes,
+    /// nodes that we may break
+    OurNodes,
 }
 
 const fn any(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario {
     Scenario {
         name,
-        breaks_nodes: false,
+        needs: Needs::Any,
+        run,
+    }
+}
+
+const fn spread(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario {
+    Scenario {
+        name,
+        needs: Needs::ThreeNodes,
         run,
     }
 }
@@ -64,7 +82,7 @@ const fn any(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario 
 const fn ours(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario {
     Scenario {
         name,
-        breaks_nodes: true,
+        needs: Needs::OurNodes,
         run,
     }
 }
@@ -81,7 +99,7 @@ pub const ALL: &[Scenario] = &[
         kill_a_node_and_bring_it_back,
     ),
     ours("cut_a_node_off", cut_a_node_off),
-    ours("drain_two_nodes", drain_two_nodes),
+    spread("drain_two_nodes", drain_two_nodes),
     ours("lose_a_node_with_its_volume", lose_a_node_with_its_volume),
     ours("lose_a_node", lose_a_node),
     any("upgrade_the_operator", upgrade_the_operator),
@@ -104,13 +122,13 @@ pub fn run(door: Door, chosen: &[String]) -> Result<()> {
     }
     let whole = Whole { door };
     let start = Instant::now();
-    let (mut passed, mut left_out) = (0, Vec::new());
+    let (mut passed, mut left_out) = (0, Vec::<String>::new());
     for scenario in ALL {
         if !chosen.is_empty() && chosen.iter().all(|name| name != scenario.name) {
             continue;
         }
-        if scenario.breaks_nodes && whole.door.nodes.is_none() {
-            left_out.push(scenario.name);
+        if let Some(reason) = whole.lacks(scenario.needs)? {
+            left_out.push(format!("{} ({reason})", scenario.name));
             continue;
         }
         let begun = Instant::now();
@@ -136,10 +154,7 @@ pub fn run(door: Door, chosen: &[String]) -> Result<()> {
         }
     }
     if !left_out.is_empty() {
-        println!(
-            "left out, since the nodes are not ours to break: {}",
-            left_out.join(", ")
-        );
+        println!("left out: {}", left_out.join(", "));
     }
     println!(
         "{passed} passed, 0 failed, {} left out, in {:.0} s",
@@ -324,21 +339,20 @@ fn drain_two_nodes(whole: &Whole) -> Result<String> {
     whole.door.kubectl(&["cordon", first_node])?;
     whole.door.kubectl(&["cordon", second_node])?;
     until("first eviction", PATIENCE, || whole.evict(first))?;
-    // Its volume is on the cordoned node, so it cannot come back: no second one may go.
-    until("budget of none", PATIENCE, || {
-        let budgets = whole.door.get(&["pdb", "-n", SPACE])?;
-        let allowed = &budgets["items"][0]["status"]["disruptionsAllowed"];
-        ensure!(allowed == 0, "{allowed} may be evicted");
-        Ok(())
-    })?;
-    let refused = match whole.evict(second) {
-        Ok(()) => bail!("the second eviction was allowed, with one of three members away"),
-        Err(error) => format!("{error:#}"),
-    };
-    ensure!(
-        refused.contains("disruption budget"),
-        "the second eviction was refused for another reason: {refused}"
-    );
+    whole.must_not_evict(second)?;
+    if whole.door.nodes.is_some() {
+        // A volume of ours is bound to its node, so the member cannot come back elsewhere: it stays so.
+        until("budget of none", PATIENCE, || {
+            let budgets = whole.door.get(&["pdb", "-n", SPACE])?;
+            let status = &budgets["items"][0]["status"];
+            ensure!(
+                status["disruptionsAllowed"] == 0 && status["currentHealthy"] == 2,
+                "the budget says {status}"
+            );
+            Ok(())
+        })?;
+        whole.must_not_evict(second)?;
+    }
     whole.door.kubectl(&["uncordon", first_node])?;
     whole.until_ready(3)?;
     until("second eviction", PATIENCE, || whole.evict(second))?;
@@ -498,6 +512,21 @@ struct Written {
 }
 
 impl Whole {
+    /// Why a scenario with these needs cannot run here.
+    fn lacks(&self, needs: Needs) -> Result<Option<&'static str>> {
+        Ok(match needs {
+            Needs::Any => None,
+            Needs::OurNodes => {
+                let ours = self.door.nodes.is_some();
+                (!ours).then_some("the nodes are not ours to break")
+            }
+            Needs::ThreeNodes => {
+                let nodes = self.door.kubectl(&["get", "nodes", "-o", "name"])?;
+                (nodes.lines().count() < 3).then_some("fewer than three nodes")
+            }
+        })
+    }
+
     fn url(&self) -> String {
         format!("http://{CLUSTER}.{SPACE}.svc:2379")
     }
@@ -774,6 +803,18 @@ impl Whole {
         });
         let path = format!("/api/v1/namespaces/{SPACE}/pods/{pod}/eviction");
         self.door.create_raw(&path, &eviction)
+    }
+
+    fn must_not_evict(&self, pod: &str) -> Result<()> {
+        let Err(refusal) = self.evict(pod) else {
+            bail!("the second eviction was allowed, with one of three members away");
+        };
+        let refusal = format!("{refusal:#}");
+        ensure!(
+            refusal.contains("disruption budget"),
+            "the second eviction was refused for another reason: {refusal}"
+        );
+        Ok(())
     }
 
     /// For the person who has to find out: what the cluster and the operator say.
