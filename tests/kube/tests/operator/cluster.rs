@@ -218,17 +218,6 @@ impl Cluster {
             .collect()
     }
 
-    /// Name of the member that leads, as status has it.
-    pub fn leader(&self) -> String {
-        let object = self.until("a leader", STEP, |object| {
-            object["status"]["leader"].is_string()
-        });
-        object["status"]["leader"]
-            .as_str()
-            .expect("it is text")
-            .to_owned()
-    }
-
     /// Names of the members' objects.
     pub fn members(&self) -> Vec<String> {
         names(&self.list("quoratemembers"))
