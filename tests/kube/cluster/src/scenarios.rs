@@ -101,9 +101,9 @@ pub const ALL: &[Scenario] = &[
     ours("cut_a_node_off", cut_a_node_off),
     spread("drain_two_nodes", drain_two_nodes),
     ours("lose_a_node_with_its_volume", lose_a_node_with_its_volume),
-    ours("lose_a_node", lose_a_node),
     any("upgrade_the_operator", upgrade_the_operator),
     any("upgrade_members", upgrade_members),
+    ours("lose_a_node", lose_a_node),
     any("delete", delete),
     any("uninstall", uninstall),
 ];
