@@ -650,3 +650,40 @@ pub fn gauges(status: &QuorateClusterStatus, plan: &Plan) -> ClusterGauges {
             .map(WaitingOn::reason),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(message: &str) -> QuorateClusterStatus {
+        QuorateClusterStatus {
+            waiting: vec![Waiting {
+                reason: "MemberCannotStart".to_owned(),
+                message: message.to_owned(),
+                ..Waiting::default()
+            }],
+            ..QuorateClusterStatus::default()
+        }
+    }
+
+    #[test]
+    fn numbers_that_move_are_no_news_and_other_words_are() {
+        let old = said("a-1 has been healthy for 850ms, 9m30s are needed");
+        assert!(same_but_numbers(
+            &old,
+            &said("a-1 has been healthy for 2s, 9m30s are needed")
+        ));
+        assert!(!same_but_numbers(
+            &said("a-1 cannot start: its claim is not bound"),
+            &said("a-1 cannot start: its image cannot be had")
+        ));
+    }
+
+    #[test]
+    fn small_lags_are_none_and_large_ones_their_power_of_two() {
+        assert_eq!(
+            [0, 1023, 1024, 1500, 5000].map(coarse),
+            [0, 0, 1024, 1024, 4096]
+        );
+    }
+}

@@ -238,8 +238,11 @@ fn a_wrong_image_is_named_and_the_edit_that_mends_it_is_taken() {
     wanted["image"]["repository"] = json!("registry.invalid/nothing");
     let cluster = Cluster::create(world, "image", &wanted);
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
-    let object = cluster.until_waiting("MemberCannotStart", STEP);
-    assert!(object["status"]["waiting"].to_string().contains("image"));
+    // Before that its claim may not be bound yet, which is the same reason.
+    cluster.until("the image's name", STEP, |object| {
+        let said = object["status"]["waiting"].to_string();
+        said.contains("MemberCannotStart") && said.contains("image")
+    });
     cluster.patch(&json!({"image": {"repository": "registry.invalid/quorate"}}));
     cluster.until_ready(1, STEP);
 

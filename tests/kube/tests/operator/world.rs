@@ -210,7 +210,8 @@ fn sweep_afterwards(dir: &Path) {
     let dir = dir.to_owned();
     let child = Command::new("sh")
         .arg("-c")
-        .arg("read -r _; sleep 1; rm -rf -- \"$1\"")
+        // What still ends there may write once more.
+        .arg("trap '' TERM INT HUP; read -r _; for _ in 1 2 3 4 5; do sleep 1; rm -rf -- \"$1\" && exit; done")
         .arg("sweep")
         .arg(dir)
         .stdin(Stdio::piped())
