@@ -320,3 +320,36 @@ fn may_run() -> Result<()> {
     ensure!(still.is_empty(), "still missing: {}", still.join(", "));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Wanted;
+
+    #[test]
+    fn words_say_what_is_wanted() {
+        let wanted = Wanted::parse(&["--nodes", "2", "--store", "ours", "--keep"]).expect("sound");
+        assert_eq!(wanted.nodes, 2);
+        assert_eq!(wanted.store, "ours");
+        assert!(wanted.keep);
+        assert_eq!(Wanted::parse(&[]).expect("sound").nodes, 3);
+    }
+
+    #[test]
+    fn a_word_that_is_wrong_is_named_with_what_was_expected() {
+        let complaint = |words: &[&str]| {
+            let error = Wanted::parse(words).expect_err("it is wrong");
+            format!("{error:#}")
+        };
+        assert_eq!(
+            complaint(&["--nodes", "4"]),
+            "--nodes 4: expected 1, 2 or 3"
+        );
+        assert_eq!(
+            complaint(&["--store", "zk"]),
+            "--store zk: expected etcd or ours"
+        );
+        assert_eq!(complaint(&["--nodes"]), "--nodes needs a value");
+        assert!(complaint(&["--image", "/nowhere.tar"]).contains("/nowhere.tar"));
+        assert!(complaint(&["--colour"]).contains("unknown flag --colour"));
+    }
+}

@@ -845,3 +845,16 @@ fn node_of(pod: &Value) -> Result<&str> {
         .as_str()
         .context("the Pod is not placed")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::ALL;
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

@@ -171,3 +171,23 @@ fn kubectl(kubeconfig: &Path, words: &[&str], input: &str) -> Result<String> {
     }
     Ok(String::from_utf8_lossy(&output.stderr).trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::folder;
+
+    #[test]
+    fn a_volume_lies_on_its_node_and_nowhere_else() {
+        let nodes = std::path::Path::new("/cluster/nodes");
+        assert_eq!(
+            folder(nodes, "node2", "pvc-1").expect("names"),
+            nodes.join("node2/disk/volumes/pvc-1")
+        );
+        for (node, volume) in [("..", "pvc-1"), ("node1", "../../etc"), ("a/b", "pvc-1")] {
+            assert!(
+                folder(nodes, node, volume).is_err(),
+                "{node} {volume} is no place for a volume"
+            );
+        }
+    }
+}
