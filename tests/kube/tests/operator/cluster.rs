@@ -223,13 +223,21 @@ impl Cluster {
         names(&self.list("quoratemembers"))
     }
 
-    /// Reasons of the Events about it.
-    pub fn events(&self) -> Vec<String> {
-        self.list("events")
-            .iter()
-            .filter(|one| one["regarding"]["kind"] == "QuorateCluster")
-            .filter_map(|one| one["reason"].as_str().map(str::to_owned))
-            .collect()
+    /// Waits until an Event about it has this reason.
+    pub fn until_event(&self, reason: &str) {
+        eventually(&format!("an Event {reason}"), STEP, || {
+            let reasons: Vec<String> = self
+                .list("events")
+                .iter()
+                .filter(|one| one["regarding"]["kind"] == "QuorateCluster")
+                .filter_map(|one| one["reason"].as_str().map(str::to_owned))
+                .collect();
+            if reasons.iter().any(|one| one == reason) {
+                Ok(())
+            } else {
+                Err(format!("{reasons:?}"))
+            }
+        });
     }
 
     /// That the objects are those of so many members, and nothing is left of others.

@@ -22,7 +22,8 @@ fn three_members_are_made_and_ready() {
     cluster.assert_tidy(3);
     assert_eq!(object["status"]["quorum"]["tolerance"], 1);
     assert_eq!(object["status"]["replicas"], 3);
-    assert!(cluster.events().iter().any(|reason| reason == "Ready"));
+    // An Event follows the status that it is about.
+    cluster.until_event("Ready");
     operator.assert_rights_suffice();
 
     // At rest nothing is written, and nothing is read but by watches that were there before.

@@ -114,12 +114,7 @@ fn with_a_voter_down_nothing_grows_until_it_is_back() {
         .as_str()
         .expect("text");
     assert!(why.contains(&down), "{why}");
-    assert!(
-        cluster
-            .events()
-            .iter()
-            .any(|reason| reason == "QuorumUnsafe")
-    );
+    cluster.until_event("QuorumUnsafe");
     assert!(
         operator.metrics().contains("reason=\"QuorumUnsafe\""),
         "{}",
