@@ -269,7 +269,7 @@ fn kill_a_container(whole: &Whole) -> Result<String> {
 }
 
 fn kill_a_node_and_bring_it_back(whole: &Whole) -> Result<String> {
-    let victim = whole.leader()?;
+    let victim = whole.alone_on_its_node()?;
     let members = whole.members()?;
     let node = node_of(&whole.pod(&victim)?)?.to_owned();
     whole.keep_writer_off(&node)?;
@@ -296,7 +296,7 @@ fn kill_a_node_and_bring_it_back(whole: &Whole) -> Result<String> {
 }
 
 fn cut_a_node_off(whole: &Whole) -> Result<String> {
-    let victim = whole.leader()?;
+    let victim = whole.alone_on_its_node()?;
     let members = whole.members()?;
     let node = node_of(&whole.pod(&victim)?)?.to_owned();
     whole.keep_writer_off(&node)?;
@@ -728,6 +728,23 @@ impl Whole {
         })
     }
 
+    /// A member whose node has no other one, the leader if it may be: with the node of two of three the quorum
+    /// would go too, and after a loss two may share a node.
+    fn alone_on_its_node(&self) -> Result<String> {
+        let leader = self.leader()?;
+        let mut nodes = Vec::new();
+        for member in self.members()? {
+            let pod = self.pod(&member)?;
+            nodes.push((node_of(&pod)?.to_owned(), member));
+        }
+        nodes.sort_by_key(|(_, member)| *member != leader);
+        let alone = nodes
+            .iter()
+            .find(|(node, _)| nodes.iter().filter(|(other, _)| other == node).count() == 1);
+        let (_, member) = alone.with_context(|| format!("no member is alone: {nodes:?}"))?;
+        Ok(member.clone())
+    }
+
     fn pod(&self, name: &str) -> Result<Value> {
         self.door.get(&["pod", "-n", SPACE, name])
     }
@@ -764,7 +781,7 @@ impl Whole {
             patience,
         ])?;
         self.until_ready(3)?;
-        let victim = self.leader()?;
+        let victim = self.alone_on_its_node()?;
         let node = node_of(&self.pod(&victim)?)?.to_owned();
         self.keep_writer_off(&node)?;
         self.door.node(&["kill", &node])?;
