@@ -90,7 +90,7 @@ const LANES: &[Lane] = &[
     // etcd's own suite, each function in its quickest shape; its ports are fixed, so one after the other.
     Lane {
         name: "conformance",
-        budget_s: 60,
+        budget_s: 120,
         packages: Packages::These(&["conformance"]),
         needs: &["etcd", "etcd-common"],
         at_once: 1,
