@@ -189,13 +189,13 @@ fn a_stranger_is_named_and_never_removed() {
     let (cluster, operator, _) = three(world, "stranger", &spec(3));
     let etcdctl = cluster.etcdctl();
     let url = "http://127.99.88.77:2380";
-    etcdctl.ok(&[
-        "member",
-        "add",
-        "somebody",
-        "--learner",
-        &format!("--peer-urls={url}"),
-    ]);
+    // A member is promoted after two seconds of health, and etcd's check asks five of a voter.
+    testkit::eventually("somebody adds a member", STEP, || {
+        let peer_urls = format!("--peer-urls={url}");
+        let output = etcdctl.run(&["member", "add", "somebody", "--learner", &peer_urls]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(said)
+    });
     let stranger = etcdctl.json(&["member", "list"])["members"]
         .as_array()
         .expect("a list")
