@@ -141,27 +141,29 @@ impl Lane {
         (generation, lost)
     }
 
-    /// Ends the connection of `generation`, or any one for `None`. Gives whether there was
-    /// one, and whether messages were lost with it.
-    fn detach(&self, generation: Option<u64>) -> (bool, bool) {
+    /// Ends the connection of `generation`. Gives whether there was one, and whether messages
+    /// were lost with it.
+    fn detach(&self, generation: u64) -> (bool, bool) {
         let mut state = self.state.lock();
-        if !state.attached || generation.is_some_and(|ours| ours != state.generation) {
+        if generation != state.generation {
             return (false, false);
         }
-        state.attached = false;
+        let attached = std::mem::take(&mut state.attached);
         state.generation += 1;
         let lost = self.clear(&mut state);
+        (attached, attached && lost)
+    }
+
+    /// The peer is stopped: its connection ends once it has what waits already. A member that is
+    /// removed learns so from the last append, which says that its removal is committed.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.lock();
+        state.attached = false;
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        (true, lost)
-    }
-
-    /// The peer is stopped: its connection ends.
-    pub(crate) fn close(&self) {
-        self.detach(None);
     }
 
     fn clear(&self, state: &mut State) -> bool {
@@ -186,6 +188,9 @@ impl Lane {
             return Refill::Ended;
         }
         if state.queue.is_empty() {
+            if !state.attached {
+                return Refill::Ended;
+            }
             match &mut state.waker {
                 Some(known) => known.clone_from(waker),
                 None => state.waker = Some(waker.clone()),
@@ -317,7 +322,7 @@ impl Drop for LaneBody {
         let lane = self.peer.lane(self.kind);
         let bytes = self.batch.iter().map(|queued| queued.bytes).sum();
         lane.forget(self.batch.len(), bytes);
-        let (ended, lost) = lane.detach(Some(self.generation));
+        let (ended, lost) = lane.detach(self.generation);
         if lost || !self.batch.is_empty() {
             self.peer.report_unreachable();
         }
@@ -386,9 +391,29 @@ mod tests {
             Pushed::Queued,
             "the counters started anew"
         );
-        assert_eq!(lane.detach(Some(first)), (false, false));
+        assert_eq!(lane.detach(first), (false, false));
         assert!(lane.is_attached());
-        assert_eq!(lane.detach(Some(second)), (true, true));
+        assert_eq!(lane.detach(second), (true, true));
         assert_eq!(lane.bytes.load(Ordering::Relaxed), 0);
+    }
+    #[test]
+    fn a_closed_lane_takes_nothing_more_and_gives_what_it_has() {
+        let lane = Lane::new(2, 1000);
+        let (generation, _) = lane.attach();
+        lane.push(append(1));
+        lane.close();
+        assert_eq!(lane.push(append(2)), Pushed::Detached(append(2)));
+        let mut batch = VecDeque::new();
+        let waker = Waker::noop();
+        assert!(matches!(
+            lane.refill(generation, &mut batch, waker),
+            Refill::Filled
+        ));
+        assert_eq!(batch.pop_front().expect("the first").message, append(1));
+        assert!(matches!(
+            lane.refill(generation, &mut batch, waker),
+            Refill::Ended
+        ));
+        assert_eq!(lane.detach(generation), (false, false));
     }
 }

@@ -195,7 +195,8 @@ impl Peer {
         }
     }
 
-    /// Ends everything that belongs to the peer. What it still had to send is lost.
+    /// Ends everything that belongs to the peer. Its streams still get what waits for them;
+    /// what waits for the pipeline is lost.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         for task in self.tasks.lock().drain(..) {

@@ -240,21 +240,31 @@ impl Cluster {
         });
     }
 
-    /// That the objects are those of so many members, and nothing is left of others.
+    /// Waits until the objects are those of so many members, and nothing is left of others.
+    ///
+    /// A cluster is ready before the last Pod of a former member has ended.
     pub fn assert_tidy(&self, members: usize) {
-        let objects = self.members();
-        assert_eq!(objects.len(), members, "{objects:?}");
-        assert_eq!(sorted(names(&self.list("pods"))), sorted(objects.clone()));
-        let claims: Vec<String> = self
-            .list("persistentvolumeclaims")
-            .iter()
-            .filter(|one| one["metadata"]["labels"]["quorate.dev/released"] != "true")
-            .filter_map(|one| one["metadata"]["name"].as_str())
-            .filter_map(|name| name.strip_prefix("data-").map(str::to_owned))
-            .collect();
-        assert_eq!(sorted(claims), sorted(objects.clone()));
-        let live: Vec<String> = self.member_list().into_keys().collect();
-        assert_eq!(sorted(live), sorted(objects));
+        eventually(&format!("the objects of {members} members"), STEP, || {
+            let objects = sorted(self.members());
+            let pods = sorted(names(&self.list("pods")));
+            let claims: Vec<String> = self
+                .list("persistentvolumeclaims")
+                .iter()
+                .filter(|one| one["metadata"]["labels"]["quorate.dev/released"] != "true")
+                .filter_map(|one| one["metadata"]["name"].as_str())
+                .filter_map(|name| name.strip_prefix("data-").map(str::to_owned))
+                .collect();
+            let claims = sorted(claims);
+            let live = sorted(self.member_list().into_keys().collect());
+            let alike = pods == objects && claims == objects && live == objects;
+            if alike && objects.len() == members {
+                Ok(())
+            } else {
+                Err(format!(
+                    "objects {objects:?}, Pods {pods:?}, claims {claims:?}, members {live:?}"
+                ))
+            }
+        });
     }
 }
 
