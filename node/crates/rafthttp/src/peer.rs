@@ -134,6 +134,15 @@ impl Peer {
         self.dial_now();
     }
 
+    /// [`Peer::update_urls`], if they are others than those we have.
+    pub(crate) fn move_to(&self, urls: Vec<PeerUrl>) -> bool {
+        let moved = !self.picker.lock().is_of(&urls);
+        if moved {
+            self.update_urls(urls);
+        }
+        moved
+    }
+
     /// Ends the pause before the next attempt to dial the peer's streams.
     pub(crate) fn dial_now(&self) {
         for redial in &self.redial {

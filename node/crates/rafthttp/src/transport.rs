@@ -214,7 +214,8 @@ impl Handle {
         Ok(())
     }
 
-    /// Notes a member that is not in our membership yet, so that it can be answered.
+    /// Notes a member that is not in our membership yet, so that it can be answered, at the URLs
+    /// that it named last.
     ///
     /// Errors: none of the URLs can be used.
     pub fn add_remote(&self, id: MemberId, urls: &[String]) -> Result<(), Error> {
@@ -342,10 +343,18 @@ impl Shared {
         if id == self.config.member_id || id.0 == 0 || self.raft.is_removed(id) {
             return Ok(());
         }
-        if self.find(id).is_some() {
+        let known = self.find(id);
+        if known.as_ref().is_some_and(|peer| !peer.remote) {
             return Ok(());
         }
         let parsed = url::parse_all(urls)?;
+        if let Some(stranger) = known {
+            // It moved before we learned its membership. (etcd keeps the first URLs for good.)
+            if stranger.move_to(parsed) {
+                tracing::info!(remote_peer_id = %id, remote_peer_urls = ?urls, "a stranger moved");
+            }
+            return Ok(());
+        }
         let mut peers = self.peers.write();
         let known = peers.iter().any(|peer| peer.id == id);
         let strangers = peers.iter().filter(|peer| peer.remote).count();

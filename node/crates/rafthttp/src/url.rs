@@ -107,6 +107,10 @@ impl Picker {
         Picker { urls, picked: 0 }
     }
 
+    pub(crate) fn is_of(&self, urls: &[PeerUrl]) -> bool {
+        self.urls == urls
+    }
+
     pub(crate) fn pick(&self) -> PeerUrl {
         self.urls[self.picked].clone()
     }

@@ -232,6 +232,25 @@ fn strangers_are_bounded() {
 }
 
 #[test]
+fn a_stranger_that_moved_is_answered_where_it_is() {
+    let (a, b) = (Member::start(1), Member::start(2));
+    let dial = |urls: &str| {
+        let request = format!(
+            "GET /raft/stream/message/1 HTTP/1.1\r\nX-Raft-To: 2\r\nX-PeerURLs: {urls}\r\n{}\r\n",
+            headers("c1")
+        );
+        raw(b.address, request.as_bytes());
+    };
+    dial("http://127.0.0.1:1");
+    dial(&format!("http://{}", a.address));
+    b.transport
+        .send(vec![message(Type::MsgVoteResp, b.id, a.id)]);
+    eventually("a has the answer", || {
+        a.record.received(Type::MsgVoteResp) == 1
+    });
+}
+
+#[test]
 fn random_requests_never_stop_the_listener() {
     let b = Member::start(2);
     let mut seed = 1_u64;
