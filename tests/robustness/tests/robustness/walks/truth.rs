@@ -60,10 +60,15 @@ impl Truth {
             return false;
         }
         let runs = |place| self.runs.get(&place).map_or(&[][..], Vec::as_slice);
-        // Nobody is connected for longer than both have been running.
+        // Nobody is connected for longer than both have been running; but of one that ended just
+        // before it started again, the end need not have been seen.
         let too_young = |place| {
-            let last = runs(place).iter().rev().find(|(when, _)| *when <= at);
-            last.is_some_and(|(when, up)| *up && *when + interval(role) > at)
+            let mut past = runs(place).iter().rev().filter(|(when, _)| *when <= at);
+            let young = past
+                .next()
+                .is_some_and(|(when, up)| *up && *when + interval(role) > at);
+            let ended = past.next().map(|(when, _)| *when);
+            young && (place == judge || ended.is_none_or(|when| when + SEEN_AFTER <= at))
         };
         let link = (judge.min(other), judge.max(other));
         let cuts = self.cuts.get(&link).map_or(&[][..], Vec::as_slice);
