@@ -9,6 +9,14 @@ use crate::{Result, place};
 /// `cargo` as it called us, in the workspace; in CI it may not touch Cargo.lock.
 pub(crate) fn cargo(words: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What `cargo run` tells of this package; a build script that reads such a variable (ring's does) would run
+    // again whenever a build by hand follows one from here.
+    for (name, _) in std::env::vars_os() {
+        let ours = |prefix| name.to_str().is_some_and(|name| name.starts_with(prefix));
+        if ours("CARGO_PKG_") || ours("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(place::workspace()).args(words.first());
     if in_ci() && words.first() != Some(&"fmt") {
         command.arg("--locked");
