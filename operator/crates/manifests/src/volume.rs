@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crd::{QuorateCluster, QuorateMember, Retention};
+use crd::{QuorateCluster, QuorateMember};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
 };
@@ -11,10 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use crate::names::{CLUSTER_UID_ANNOTATION, member_labels, volume_claim_name};
-use crate::owner::owned_by_member;
 
-/// The claim of this member's volume. It has an owner only where the data goes with the member: without one,
-/// nothing that is deleted by mistake takes the data along.
+/// The claim of this member's volume. It has no owner: nothing that is deleted by mistake takes the data along, and
+/// what the spec says of its retention is asked at the end, not when it was made. Where the data goes with the
+/// member, the operator deletes the claim.
 pub fn volume_claim(cluster: &QuorateCluster, member: &QuorateMember) -> PersistentVolumeClaim {
     let storage = &cluster.spec.storage;
     let annotations: BTreeMap<String, String> = [(
@@ -28,10 +28,6 @@ pub fn volume_claim(cluster: &QuorateCluster, member: &QuorateMember) -> Persist
             namespace: cluster.namespace(),
             labels: Some(member_labels(&cluster.name_any(), &member.name_any())),
             annotations: Some(annotations),
-            owner_references: match storage.retention {
-                Retention::Delete => Some(owned_by_member(member)),
-                Retention::Retain => None,
-            },
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {

@@ -3,8 +3,8 @@
 
 use crate::facts::{answer, pod, volume};
 use crate::{
-    Action, AlarmKind, OperationKind, Part, Pod, PodPhase, Retention, Role, VolumePhase, WaitingOn,
-    Why,
+    Action, AlarmKind, OperationKind, Part, Pod, PodPhase, Retention, Role, Volume, VolumePhase,
+    WaitingOn, Why,
 };
 
 use super::{Next, Planner};
@@ -41,6 +41,9 @@ impl Planner<'_> {
         }
         for object in &objects {
             let gone = wanted.retention == Retention::Delete;
+            if gone && object.volume == Volume::Unknown {
+                return self.unreadable(&object.name, Part::Volume);
+            }
             if let Some(volume) = volume(object).filter(|_| gone)
                 && volume.phase != VolumePhase::Terminating
             {
