@@ -301,7 +301,8 @@ impl Planner<'_> {
         self.begin_operation(OperationKind::RollMember { member }, 0, false)
     }
 
-    /// Nothing is left to do but to see that all are well.
+    /// Nothing is left to do but to see that all are well. One that still answers and is on its
+    /// way out is not: its end comes with no other word than its silence.
     fn until_healthy(&mut self) -> Next {
         let members: Vec<_> = self
             .facts
@@ -311,7 +312,8 @@ impl Planner<'_> {
             .filter(|object| self.facts.role(object) == Some(Role::Voter))
             .collect();
         for object in members {
-            if !self.facts.healthy(object) {
+            let leaves = pod(object).is_some_and(|pod| pod.phase == PodPhase::Terminating);
+            if leaves || !self.facts.healthy(object) {
                 self.note_due(object);
                 self.wait_for(object);
             }

@@ -48,6 +48,27 @@ fn stories() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn a_voter_that_still_answers_and_is_on_its_way_out_makes_the_cluster_not_ready() {
+    let world = World::settled(3);
+    let mut observed = world.observe();
+    let phase = |observed: &planner::Observed| plan(observed, &world.policy).summary.phase;
+    assert_eq!(phase(&observed), planner::Phase::Ready);
+    let planner::Pod::Present(pod) = &mut observed.members[2].pod else {
+        panic!("a settled world has Pods");
+    };
+    pod.phase = planner::PodPhase::Terminating;
+    let plan = plan(&observed, &world.policy);
+    assert_eq!(plan.action, None);
+    assert_eq!(plan.summary.phase, planner::Phase::Working);
+    let told: Vec<&str> = plan
+        .waiting
+        .iter()
+        .map(planner::WaitingOn::reason)
+        .collect();
+    assert_eq!(told, ["PodTerminating"]);
+}
+
 /// `<!-- steps: scale/from_three_to_five -->` in docs/operations.md stands before a block that
 /// shows what that story tells.
 #[test]
