@@ -118,6 +118,8 @@ const LANES: &[Lane] = &[
                 "docs::",
                 "kinds::",
                 "life::",
+                "news::",
+                "specs::",
                 "standin::",
                 "trouble::",
             ],

@@ -106,8 +106,8 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "operator",
         packages: &["kubetest"],
-        only: &["crash::", "life::", "trouble::"],
-        seeds: 0,
+        only: &["crash::", "life::", "news::", "specs::", "trouble::"],
+        seeds: 4,
         cases: 0,
         environment: &[
             ("QUORATE_OPERATOR", "whole"),

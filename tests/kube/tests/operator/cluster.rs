@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::{Etcdctl, eventually};
 
+use crate::calls::Calls;
 use crate::world::{Ns, World};
 
 /// How long one change of the membership may take on two busy cores: a Pod, a learner, five seconds until the
@@ -35,7 +36,18 @@ pub fn spec(replicas: u32) -> Value {
 impl Cluster {
     /// Applies one of this spec in a new namespace.
     pub fn create(world: &'static World, word: &str, spec: &Value) -> Self {
+        Self::create_in(world, Ns::new(world, word), spec)
+    }
+
+    /// The same, with a door before its members.
+    pub fn behind_a_door(world: &'static World, word: &str, spec: &Value) -> Self {
         let ns = Ns::new(world, word);
+        let calls = Calls::new(world.client.clone(), &ns.name);
+        world.kubelet.put_before(&ns.name, calls);
+        Self::create_in(world, ns, spec)
+    }
+
+    fn create_in(world: &'static World, ns: Ns, spec: &Value) -> Self {
         let cluster = Self {
             ns,
             name: "q".to_owned(),

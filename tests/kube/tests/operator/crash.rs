@@ -1,73 +1,373 @@
 //! Ends at any moment, and more than one operator.
+//!
+//! What the world has of an operator are its changes: requests to the API server and calls to members. Between two of
+//! them it may end where it likes, the world is the same; so an end after each of them is an end at every request.
+//! That is what lives are of whose operators are allowed one change each. In others one operator ends, and the next
+//! one has to find itself in what it left.
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, STEP, condition, spec};
+use serde_json::{Value, json};
+use testkit::eventually;
+
+use crate::calls::Calls;
+use crate::cluster::{Cluster, STEP, condition, names, spec};
+use crate::dice::Dice;
 use crate::door::Cut;
 use crate::operator::{Operator, Options};
-use crate::world::{whole, world};
+use crate::state::end_state;
+use crate::world::{World, whole, world};
 
-/// How long one operator may take to come to the change at which it ends. A promotion waits for five seconds
-/// at the leader.
-const NEXT_CHANGE: Duration = Duration::from_secs(10);
+/// Between two looks whether a door has closed or a step is done.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// A life from nothing to three members and on to five, in which every operator ends at a change: `Before` it
-/// reaches the API server, `After` it did and before the answer came.
-///
-/// An operator that may make `budget` changes ends at the next one; so between them each change of the life is
-/// once the last one of an operator.
-fn life(word: &str, cut: fn(usize) -> Cut) {
-    let Some(world) = world(word) else { return };
-    let short = word.rsplit('_').next().unwrap_or(word);
-    let goal = if whole() { 5 } else { 3 };
-    let cluster = Cluster::create(world, short, &spec(goal));
-    let (mut operators, mut at) = (0, 0);
-    let began = Instant::now();
-    let within = STEP * 4 + STEP * goal;
-    loop {
-        assert!(
-            began.elapsed() < within,
-            "{operators} operators did not come to an end: {}",
-            cluster.object()["status"]
-        );
-        // One to three changes pass: so the cut falls at another place in every pass.
-        at = at % 3 + 1;
-        let most = at + usize::from(matches!(cut(1), Cut::Before(_)));
-        let mut options = Options::of(&cluster.ns.name);
-        options.cut = Some(cut(most));
-        let mut operator = Operator::start(world, &options);
-        operators += 1;
-        let closed = world.wait(operator.door.wait_closed(NEXT_CHANGE));
-        operator.kill();
-        let object = cluster.object();
-        if !closed
-            && condition(&object, "Ready") == "True"
-            && object["status"]["quorum"]["voters"] == goal
-        {
-            break;
+/// Lives that are lived at the same time.
+const LIVES_AT_ONCE: usize = 3;
+
+/// One step of a life: what a person does, and when it is done.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// so many voters
+    Size(u32),
+    /// the first follower's object is deleted: another member comes in its place
+    Replace,
+    /// all members run this version
+    Version(&'static str),
+    /// the object is deleted
+    Delete,
+}
+
+/// From nothing to nothing.
+const WHOLE_LIFE: [Step; 6] = [
+    Step::Size(3),
+    Step::Size(5),
+    Step::Replace,
+    Step::Version("0.2.0"),
+    Step::Size(3),
+    Step::Delete,
+];
+
+/// What `make test` has the time for.
+const SHORT_LIFE: [Step; 1] = [Step::Size(3)];
+const SMALL_LIFE: [Step; 3] = [Step::Size(1), Step::Version("0.2.0"), Step::Delete];
+
+/// A life under way.
+struct Life {
+    world: &'static World,
+    cluster: Cluster,
+    voters: u32,
+    /// numbers of members that were given away
+    numbers: u32,
+    version: String,
+    operators: usize,
+    /// the last operator, which goes on where it may
+    operator: Option<Operator>,
+}
+
+impl Life {
+    fn begin(world: &'static World, word: &str, steps: &[Step]) -> Self {
+        // The same program under another name: what is tested is the way, not what is in the image.
+        world.kubelet.add_image("quorate:0.2.0", testkit::quorate());
+        let Some(Step::Size(voters)) = steps.first().copied() else {
+            panic!("a life begins with a size");
+        };
+        let mut wanted = spec(voters);
+        wanted["membership"]["acceptOutage"] = json!(true);
+        wanted["paused"] = json!(true);
+        let cluster = Cluster::behind_a_door(world, word, &wanted);
+        Self {
+            world,
+            cluster,
+            voters,
+            numbers: voters,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            operators: 0,
+            operator: None,
         }
     }
-    eprintln!("{word}: {operators} operators in {:?}", began.elapsed());
+
+    /// What a person does at the beginning of a step.
+    fn ask(&mut self, step: Step) -> Step {
+        match step {
+            Step::Size(voters) => {
+                self.numbers += voters.saturating_sub(self.voters);
+                self.voters = voters;
+                self.cluster
+                    .patch(&json!({"replicas": voters, "paused": false}));
+            }
+            Step::Replace => {
+                self.numbers += 1;
+                let status = self.cluster.status();
+                let mut members = self.cluster.members();
+                members.retain(|name| status["leader"] != name.as_str());
+                members.sort();
+                let old = members.first().expect("of three, two follow");
+                self.cluster
+                    .kubectl(&["delete", "quoratemember", old, "--wait=false"]);
+            }
+            Step::Version(version) => {
+                self.version = version.to_owned();
+                self.cluster.patch(&json!({"version": version}));
+            }
+            Step::Delete => {
+                self.cluster
+                    .kubectl(&["delete", "quoratecluster", "q", "--wait=false"]);
+            }
+        }
+        step
+    }
+
+    fn is_done(&self, step: Step, object: &Value) -> bool {
+        if matches!(step, Step::Delete) {
+            let kinds = ["quoratemembers", "pods", "services", "poddisruptionbudgets"];
+            return object.is_null()
+                && kinds
+                    .iter()
+                    .all(|kind| names(&self.cluster.list(kind)).is_empty());
+        }
+        let status = &object["status"];
+        let leaving = |kind: &str| {
+            let objects = self.cluster.list(kind);
+            let left = objects
+                .iter()
+                .any(|one| !one["metadata"]["deletionTimestamp"].is_null());
+            left || names(&objects).len() != self.voters as usize
+        };
+        status["observedGeneration"] == object["metadata"]["generation"]
+            && condition(object, "Ready") == "True"
+            && condition(object, "VersionCurrent") == "True"
+            && status["quorum"]["voters"] == self.voters
+            && status["quorum"]["learners"] == 0
+            && status["version"] == self.version.as_str()
+            && status["operation"].is_null()
+            && !leaving("quoratemembers")
+            && !leaving("pods")
+    }
+
+    /// Operators come and end where their doors close, until the step is done and one had nothing left to do.
+    fn go(&mut self, step: Step, cuts: &mut impl FnMut() -> Option<Cut>) {
+        let step = self.ask(step);
+        let began = Instant::now();
+        let within = STEP * 6 + STEP * self.voters;
+        loop {
+            let mut operator = match self.operator.take() {
+                Some(operator) => operator,
+                None => self.next_operator(cuts()),
+            };
+            let closed = self.world.wait(operator.door.wait_closed(LOOK));
+            let object = self.cluster.object();
+            if closed {
+                operator.kill();
+            } else {
+                self.operator = Some(operator);
+                if self.is_done(step, &object) {
+                    return;
+                }
+            }
+            assert!(
+                began.elapsed() < within,
+                "{} operators did not come to the end of {step:?}: {object}",
+                self.operators
+            );
+        }
+    }
+
+    fn next_operator(&mut self, cut: Option<Cut>) -> Operator {
+        self.operators += 1;
+        let mut options = Options::of(&self.cluster.ns.name);
+        options.cut = cut;
+        Operator::start(self.world, &options)
+    }
+
+    /// All steps; before the last one, where it is the end, the cluster is compared with one that was made so.
+    fn live(mut self, steps: &[Step], mut cuts: impl FnMut() -> Option<Cut>) -> usize {
+        let began = Instant::now();
+        for step in steps {
+            if matches!(step, Step::Delete) {
+                self.compare();
+            }
+            self.go(*step, &mut cuts);
+        }
+        if !matches!(steps.last(), Some(Step::Delete)) {
+            self.compare();
+        }
+        let calls = self.calls().seen();
+        eprintln!(
+            "{}: {} operators in {:?}, {} calls that change something",
+            self.cluster.ns.name,
+            self.operators,
+            began.elapsed(),
+            calls.len()
+        );
+        self.operators
+    }
+
+    fn calls(&self) -> Calls {
+        let calls = self.world.kubelet.calls(&self.cluster.ns.name);
+        calls.expect("the life began with one")
+    }
+
+    /// It is what it would be without any of this: no member twice, no volume of nobody.
+    fn compare(&mut self) {
+        // The next one may end as it likes.
+        self.operator = None;
+        let _last = self.next_operator(None);
+        self.cluster.until_ready(self.voters, STEP * 3);
+        self.cluster.assert_tidy(self.voters as usize);
+        assert_eq!(
+            self.cluster.status()["nextMember"],
+            self.numbers,
+            "a number was used twice, or none"
+        );
+        self.calls().assert_voters_change_one_by_one();
+        if whole() {
+            let object = self.cluster.object();
+            let fresh = Cluster::create(
+                self.world,
+                &format!("{}-f", self.cluster.ns.name),
+                &object["spec"],
+            );
+            let _operator = Operator::start(self.world, &Options::of(&fresh.ns.name));
+            fresh.until_ready(self.voters, STEP * 4);
+            assert_same(&self.cluster, &fresh);
+        }
+    }
+}
+
+/// The end state of one is that of the other.
+pub fn assert_same(one: &Cluster, other: &Cluster) {
+    eventually("the state of a fresh deployment", STEP, || {
+        let (state, fresh) = (end_state(one), end_state(other));
+        if state == fresh {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        Err(differences(&state, &fresh).join("\n"))
+    });
+}
+
+fn differences(one: &Value, other: &Value) -> Vec<String> {
+    fn walk(path: &str, one: &Value, other: &Value, into: &mut Vec<String>) {
+        match (one, other) {
+            (Value::Object(fields), Value::Object(others)) => {
+                let mut all: Vec<&String> = fields.keys().chain(others.keys()).collect();
+                all.sort();
+                all.dedup();
+                for name in all {
+                    walk(&format!("{path}/{name}"), &one[name], &other[name], into);
+                }
+            }
+            (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+                for (index, (item, other)) in items.iter().zip(others).enumerate() {
+                    walk(&format!("{path}/{index}"), item, other, into);
+                }
+            }
+            _ if one != other => into.push(format!("{path}: {one}, fresh it is {other}")),
+            _ => {}
+        }
+    }
+    let mut all = Vec::new();
+    walk("", one, other, &mut all);
+    all
+}
+
+/// A life in which every operator ends at a change: `Before` it reaches the world, `After` it did and before the
+/// answer came. In a whole run each is allowed one; else one to three, so that the cut falls at another place in
+/// every pass.
+fn ends_at_each_change(test: &str, word: &str, short: &[Step], cut: fn(usize) -> Cut) {
+    let Some(world) = world(test) else { return };
+    let steps: &[Step] = if whole() { &WHOLE_LIFE } else { short };
+    let mut at = 0;
+    let cuts = move || {
+        at = if whole() { 1 } else { at % 3 + 1 };
+        Some(cut(at + usize::from(matches!(cut(1), Cut::Before(_)))))
+    };
+    let operators = Life::begin(world, word, steps).live(steps, cuts);
     assert!(operators > 10, "{operators} operators");
-    // The last one may end as it likes.
-    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
-    cluster.until_ready(goal, STEP * 2);
-    cluster.assert_tidy(goal as usize);
-    assert_eq!(
-        cluster.status()["nextMember"],
-        goal,
-        "a number was used twice, or none"
-    );
 }
 
 #[test]
 fn operators_that_end_before_each_change_are_as_one() {
-    life("operators_that_end_before", Cut::Before);
+    let test = "operators_that_end_before_each_change_are_as_one";
+    ends_at_each_change(test, "before", &SMALL_LIFE, Cut::Before);
 }
 
 #[test]
 fn operators_that_end_after_each_change_are_as_one() {
-    life("operators_that_end_after", Cut::After);
+    let test = "operators_that_end_after_each_change_are_as_one";
+    ends_at_each_change(test, "after", &SHORT_LIFE, Cut::After);
+}
+
+/// Reads counted too, wherever the dice say.
+#[test]
+fn operators_that_end_at_any_request_are_as_one() {
+    let test = "operators_that_end_at_any_request_are_as_one";
+    if !whole() {
+        return;
+    }
+    let Some(world) = world(test) else { return };
+    let seed = Dice::seed();
+    eprintln!("{test}: QUORATE_SEED_FIRST={seed}");
+    let mut dice = Dice::new(seed);
+    let cuts = move || {
+        let at = 10 + dice.below(90);
+        Some(Cut::Request(usize::try_from(at).expect("a small number")))
+    };
+    Life::begin(world, "requests", &WHOLE_LIFE).live(&WHOLE_LIFE, cuts);
+}
+
+/// Each change of a life alone: one operator ends there, the next one lives on. In whole runs
+/// `QUORATE_OPERATOR_ENDS` of them, drawn by the seed, or `all`.
+#[test]
+fn one_end_at_any_change_is_as_none() {
+    let test = "one_end_at_any_change_is_as_none";
+    let Some(world) = world(test) else { return };
+    let one = |word: &str, steps: &[Step], cut: Cut| {
+        let mut first = Some(cut);
+        Life::begin(world, word, steps).live(steps, move || first.take());
+    };
+    if !whole() {
+        return one("one-end", &SHORT_LIFE, Cut::After(7));
+    }
+    let seed = Dice::seed();
+    let mut dice = Dice::new(seed);
+    let wanted = std::env::var("QUORATE_OPERATOR_ENDS").unwrap_or_else(|_| "6".to_owned());
+    let most = changes_of_a_life(world);
+    let places: Vec<usize> = match wanted.as_str() {
+        "all" => (1..=most).collect(),
+        number => {
+            let number: usize = number
+                .parse()
+                .expect("QUORATE_OPERATOR_ENDS is a number or all");
+            let below = u64::try_from(most).expect("a small number");
+            (0..number)
+                .map(|_| usize::try_from(1 + dice.below(below)).expect("a small number"))
+                .collect()
+        }
+    };
+    eprintln!("{test}: QUORATE_SEED_FIRST={seed}, ends after {places:?} of {most} changes");
+    let next = std::sync::Mutex::new(places.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..LIVES_AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let place = next.lock().expect("nobody panics with it").next();
+                    let Some(place) = place else { return };
+                    one(&format!("end-{place}"), &WHOLE_LIFE, Cut::After(place));
+                }
+            });
+        }
+    });
+}
+
+/// How many changes an operator makes in a whole life when nothing is in its way.
+fn changes_of_a_life(world: &'static World) -> usize {
+    let mut life = Life::begin(world, "undisturbed", &WHOLE_LIFE);
+    for step in WHOLE_LIFE {
+        life.go(step, &mut || None);
+    }
+    let operator = life.operator.take().expect("it lives on");
+    operator.door.changes()
 }
 
 #[test]
@@ -75,7 +375,8 @@ fn an_old_leader_that_was_paused_does_no_harm() {
     let Some(world) = world("an_old_leader_that_was_paused_does_no_harm") else {
         return;
     };
-    let cluster = Cluster::create(world, "leaders", &spec(3));
+    let cluster = Cluster::behind_a_door(world, "leaders", &spec(3));
+    let calls = world.kubelet.calls(&cluster.ns.name).expect("just made");
     let mut options = Options::of(&cluster.ns.name);
     options.flags = [
         "--leader-elect-namespace=quorate-system".to_owned(),
@@ -86,6 +387,7 @@ fn an_old_leader_that_was_paused_does_no_harm() {
     ]
     .into();
     let mut first = Operator::start(world, &options);
+    let old = first.process().expect("it runs");
     cluster.until("a first member", STEP, |object| {
         object["status"]["target"].is_object()
     });
@@ -96,8 +398,9 @@ fn an_old_leader_that_was_paused_does_no_harm() {
     assert!(second_acted, "the second operator has taken over");
     cluster.scale(5);
     let before = first.door.seen().len();
+    let continued = Instant::now();
     first.signal(libc::SIGCONT);
-    testkit::eventually("the old leader's end", STEP, || {
+    eventually("the old leader's end", STEP, || {
         first.exited().map(|_| ()).ok_or_else(|| first.log())
     });
     let late: Vec<_> = first
@@ -110,65 +413,12 @@ fn an_old_leader_that_was_paused_does_no_harm() {
     assert!(late.is_empty(), "{late:?}");
     cluster.until_ready(5, STEP * 3);
     cluster.assert_tidy(5);
-}
-
-#[test]
-fn old_news_lead_to_no_wrong_act() {
-    let Some(world) = world("old_news_lead_to_no_wrong_act") else {
-        return;
-    };
-    let cluster = Cluster::create(world, "stale", &spec(3));
-    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
-    let before = cluster.until_ready(3, STEP * 2);
-    // From now on the operator is told what was: Pods that are deleted are still there, and the other way round.
-    operator.door.lag(true);
-    let members = cluster.members();
-    let victim = members[0].clone();
-    cluster.kubectl(&["delete", "pod", &victim, "--wait=true", "--timeout=40s"]);
-    cluster.scale(5);
-    std::thread::sleep(Duration::from_secs(if whole() { 30 } else { 5 }));
-    operator.door.lag(false);
-    cluster.until_ready(5, STEP * 3);
-    assert_eq!(
-        cluster.object()["status"]["clusterID"],
-        before["status"]["clusterID"]
-    );
-    for member in &members {
-        assert!(
-            cluster.members().contains(member),
-            "{member} was taken away"
-        );
-    }
-    cluster.assert_tidy(5);
-}
-
-/// Each change of a life alone, where the tests have the time for as many lives.
-#[test]
-fn one_end_at_any_change_is_as_none() {
-    let Some(world) = world("one_end_at_any_change_is_as_none") else {
-        return;
-    };
-    let places: Vec<usize> = if whole() { (1..60).collect() } else { vec![7] };
-    for at in places {
-        for cut in [Cut::Before(at), Cut::After(at)] {
-            let word = match cut {
-                Cut::Before(_) => format!("before{at}"),
-                Cut::After(_) => format!("after{at}"),
-            };
-            let cluster = Cluster::create(world, &word, &spec(3));
-            let mut options = Options::of(&cluster.ns.name);
-            options.cut = Some(cut);
-            let mut first = Operator::start(world, &options);
-            let closed = world.wait(first.door.wait_closed(STEP));
-            first.kill();
-            let _second = Operator::start(world, &Options::of(&cluster.ns.name));
-            cluster.until_ready(3, STEP * 3);
-            cluster.assert_tidy(3);
-            assert_eq!(cluster.status()["nextMember"], 3, "{cut:?}");
-            if !closed {
-                // The life has no more changes.
-                return;
-            }
-        }
-    }
+    let seen = calls.seen();
+    let late: Vec<_> = seen
+        .iter()
+        .filter(|call| call.from == old && call.began > continued)
+        .collect();
+    assert!(late.is_empty(), "{late:?}");
+    assert!(seen.iter().any(|call| call.from != old), "{seen:?}");
+    calls.assert_one_at_a_time();
 }

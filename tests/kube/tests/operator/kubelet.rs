@@ -26,6 +26,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::calls::Calls;
 use crate::control::dies_with_its_thread;
 use crate::world::on_spawner;
 
@@ -71,6 +72,8 @@ struct State {
     silent_nodes: BTreeSet<Name>,
     /// namespaces in which no Pod finds a node
     no_room: BTreeSet<String>,
+    /// doors before the members of a namespace
+    calls: BTreeMap<String, Calls>,
 }
 
 /// One Pod's process.
@@ -184,6 +187,16 @@ impl Kubelet {
                 .silent_nodes
                 .remove(&(namespace.to_owned(), node.to_owned()))
         });
+    }
+
+    /// Members of a namespace stand behind this door from their next start on.
+    pub fn put_before(&self, namespace: &str, calls: Calls) {
+        self.with(|state| state.calls.insert(namespace.to_owned(), calls));
+    }
+
+    /// The door before the members of a namespace.
+    pub fn calls(&self, namespace: &str) -> Option<Calls> {
+        self.with(|state| state.calls.get(namespace).cloned())
     }
 
     /// No Pod of a namespace finds a node, or each does again.
@@ -534,14 +547,18 @@ impl Kubelet {
             let stopped = state.stopped.contains(&(namespace.clone(), name.clone()));
             let volume = state.dir.join("volumes").join(volume);
             let log = log_path(&state.dir, &namespace, &name);
-            let args = arguments(pod, &volume);
+            let mut args = arguments(pod, &volume);
+            let address = address(&args);
+            if let Some(calls) = state.calls.get(&namespace) {
+                args = calls.stand_before(&address, args);
+            }
             let running = state
                 .running
                 .entry(uid.to_owned())
                 .or_insert_with(|| Running {
                     name: (namespace.clone(), name.clone()),
                     node: node.to_owned(),
-                    address: address(&args),
+                    address,
                     child: None,
                     started_at: None,
                     start_again_at: Instant::now(),

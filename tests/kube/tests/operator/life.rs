@@ -7,7 +7,7 @@ use testkit::eventually;
 
 use crate::cluster::{Cluster, STEP, condition, names, spec};
 use crate::operator::{Operator, Options};
-use crate::world::world;
+use crate::world::{World, world};
 use crate::writer::Writer;
 
 #[test]
@@ -15,10 +15,21 @@ fn three_members_are_made_and_ready() {
     let Some(world) = world("three_members_are_made_and_ready") else {
         return;
     };
-    let cluster = Cluster::create(world, "create", &spec(3));
+    let cluster = Cluster::behind_a_door(world, "create", &spec(3));
     let operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.kubectl(&["wait", "qc/q", "--for=condition=Ready", "--timeout=120s"]);
     let object = cluster.until_ready(3, STEP);
+    // kstatus, which Flux, Argo CD and `kubectl wait` go by, says the same.
+    for kind in ["Reconciling", "Stalled"] {
+        assert_ne!(condition(&object, kind), "True", "{kind}");
+    }
+    let calls = world.kubelet.calls(&cluster.ns.name).expect("just made");
+    calls.assert_one_at_a_time();
+    let joined = calls.seen();
+    let promoted = joined
+        .iter()
+        .filter(|call| call.ok && call.name == "MemberPromote");
+    assert_eq!(promoted.count(), 2, "{joined:?}");
     cluster.assert_tidy(3);
     assert_eq!(object["status"]["quorum"]["tolerance"], 1);
     assert_eq!(object["status"]["replicas"], 3);
@@ -44,7 +55,7 @@ fn sizes_change_under_load_and_no_write_is_lost() {
     let Some(world) = world("sizes_change_under_load_and_no_write_is_lost") else {
         return;
     };
-    let cluster = Cluster::create(world, "scale", &spec(1));
+    let cluster = Cluster::behind_a_door(world, "scale", &spec(1));
     let operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.until_ready(1, STEP);
     let writer = Writer::start(world, &cluster);
@@ -52,6 +63,8 @@ fn sizes_change_under_load_and_no_write_is_lost() {
         cluster.scale(size);
         cluster.until_ready(size, STEP * steps);
         assert_eq!(cluster.members().len(), size as usize);
+        let budget = &cluster.list("poddisruptionbudgets")[0];
+        assert_eq!(budget["spec"]["minAvailable"], size / 2 + 1);
     }
     let (_, voters) = writer.check(world, &cluster);
     Writer::assert_one_at_a_time(&voters);
@@ -60,7 +73,116 @@ fn sizes_change_under_load_and_no_write_is_lost() {
         (Some(&1), Some(&1), Some(&5))
     );
     cluster.assert_tidy(1);
+    // At each membership call too a quorum was well, and the budget kept it.
+    let calls = world.kubelet.calls(&cluster.ns.name).expect("just made");
+    calls.assert_one_at_a_time();
     operator.assert_rights_suffice();
+}
+
+#[test]
+fn the_shipped_rights_suffice_from_the_first_day_to_the_last() {
+    let test = "the_shipped_rights_suffice_from_the_first_day_to_the_last";
+    let Some(world) = world(test) else {
+        return;
+    };
+    let mut wanted = spec(1);
+    wanted["storage"]["retention"] = json!("Delete");
+    wanted["membership"]["acceptOutage"] = json!(true);
+    let cluster = Cluster::create(world, "rights", &wanted);
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    cluster.until_ready(1, STEP);
+    cluster.until_event("Ready");
+    cluster.patch(&json!({"options": {"snapshotCount": 5000}}));
+    cluster.until("the option on the member", STEP, |object| {
+        condition(object, "VersionCurrent") == "True" && condition(object, "Ready") == "True"
+    });
+    cluster.scale(0);
+    cluster.until("no Pods", STEP, |_| cluster.list("pods").is_empty());
+    cluster.scale(1);
+    cluster.until_ready(1, STEP);
+    cluster.kubectl(&["delete", "qc", "q", "--wait=false"]);
+    cluster.until("its end", STEP, serde_json::Value::is_null);
+    operator.assert_rights_suffice();
+    let seen = operator.door.seen();
+    let stored = seen.iter().filter(|seen| {
+        seen.method == http::Method::POST && seen.path.contains("/events") && seen.status == 201
+    });
+    assert!(stored.count() > 0, "no Event was stored: {seen:?}");
+}
+
+#[test]
+fn a_retention_that_was_changed_holds_for_the_claims_that_are_there() {
+    let test = "a_retention_that_was_changed_holds_for_the_claims_that_are_there";
+    let Some(world) = world(test) else {
+        return;
+    };
+    let mut wanted = spec(1);
+    wanted["storage"]["retention"] = json!("Delete");
+    let cluster = Cluster::create(world, "retain", &wanted);
+    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    cluster.until_ready(1, STEP);
+    cluster.patch(&json!({"storage": {"retention": "Retain"}}));
+    cluster.until_ready(1, STEP);
+    cluster.kubectl(&["delete", "qc", "q", "--wait=false"]);
+    cluster.until("its end", STEP, serde_json::Value::is_null);
+    let claims = cluster.list("persistentvolumeclaims");
+    assert_eq!(claims.len(), 1);
+    // The garbage collector comes later than the end, and asks only who owns it.
+    let claim = &claims[0]["metadata"];
+    assert!(claim["ownerReferences"].is_null(), "{claim}");
+    assert!(claim["deletionTimestamp"].is_null(), "{claim}");
+}
+
+#[test]
+fn a_cluster_of_the_same_name_begins_anew_unless_it_is_told_to_adopt() {
+    let test = "a_cluster_of_the_same_name_begins_anew_unless_it_is_told_to_adopt";
+    let Some(world) = world(test) else {
+        return;
+    };
+    let mut wanted = spec(1);
+    let cluster = Cluster::behind_a_door(world, "anew", &wanted);
+    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let first = cluster.until_ready(1, STEP);
+    cluster.etcdctl().ok(&["put", "kept", "yes"]);
+    let claims = names(&cluster.list("persistentvolumeclaims"));
+    let delete = || {
+        cluster.kubectl(&["delete", "qc", "q", "--wait=false"]);
+        cluster.until("its end", STEP, serde_json::Value::is_null);
+        eventually("the end of its Pods", STEP, || {
+            let left = names(&cluster.list("pods"));
+            left.is_empty()
+                .then_some(())
+                .ok_or_else(|| format!("{left:?}"))
+        });
+    };
+    delete();
+    // Nobody is left to keep a quorum for: no member is removed from it.
+    let calls = world.kubelet.calls(&cluster.ns.name).expect("just made");
+    let seen = calls.seen();
+    assert!(
+        seen.iter().all(|call| call.name != "MemberRemove"),
+        "{seen:?}"
+    );
+    assert_eq!(names(&cluster.list("persistentvolumeclaims")), claims);
+
+    cluster.apply(&wanted);
+    let second = cluster.until_ready(1, STEP);
+    assert_ne!(second["status"]["clusterID"], first["status"]["clusterID"]);
+    let kept = cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]);
+    assert_eq!(kept.trim(), "");
+    let now = names(&cluster.list("persistentvolumeclaims"));
+    assert!(now.len() == 2 && now.contains(&claims[0]), "{now:?}");
+
+    // Only one of the two can be adopted.
+    delete();
+    let other = now.iter().find(|name| **name != claims[0]).expect("of two");
+    cluster.kubectl(&["delete", "pvc", other]);
+    wanted["bootstrap"] = json!({"adopt": true});
+    cluster.apply(&wanted);
+    let third = cluster.until_ready(1, STEP);
+    assert_eq!(third["status"]["clusterID"], first["status"]["clusterID"]);
+    let kept = cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]);
+    assert_eq!(kept.trim(), "yes");
 }
 
 #[test]
@@ -68,24 +190,26 @@ fn an_edit_in_the_middle_waits_and_is_taken() {
     let Some(world) = world("an_edit_in_the_middle_waits_and_is_taken") else {
         return;
     };
-    let cluster = Cluster::create(world, "flip", &spec(3));
+    let cluster = Cluster::behind_a_door(world, "flip", &spec(3));
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.until_ready(3, STEP * 2);
     let flips = if crate::world::whole() { 120 } else { 6 };
     for flip in 0..flips {
         cluster.scale(if flip % 2 == 0 { 5 } else { 3 });
-        let operations = cluster.status()["operation"].clone();
-        assert!(
-            operations.is_null()
-                || operations["joining"]
-                    .as_array()
-                    .is_none_or(|all| all.len() <= 1)
-        );
+        let status = cluster.status();
+        let operation = &status["operation"];
+        let joining = operation["joining"].as_array().map_or(0, Vec::len);
+        assert!(joining <= 1, "{operation}");
+        let target = &status["target"]["replicas"];
+        assert!(target == 3 || target == 5, "{target}");
         std::thread::sleep(Duration::from_secs(1));
     }
     cluster.scale(3);
-    cluster.until_ready(3, STEP * 3);
+    let object = cluster.until_ready(3, STEP * 3);
+    assert_eq!(object["status"]["target"]["replicas"], 3);
     cluster.assert_tidy(3);
+    let calls = world.kubelet.calls(&cluster.ns.name).expect("just made");
+    calls.assert_one_at_a_time();
 }
 
 #[test]
@@ -182,9 +306,11 @@ fn a_protected_cluster_stays_and_a_deleted_one_can_be_adopted() {
     cluster.etcdctl().ok(&["put", "kept", "yes"]);
 
     cluster.kubectl(&["delete", "qc", "q", "--wait=false"]);
-    cluster.until("a hold on the deletion", STEP, |object| {
+    let object = cluster.until("a hold on the deletion", STEP, |object| {
         condition(object, "DeletionBlocked") == "True"
     });
+    let conditions = object["status"]["conditions"].to_string();
+    assert!(conditions.contains("deletionProtection"), "{conditions}");
     assert_eq!(cluster.list("pods").len(), 3);
     assert_eq!(
         cluster
@@ -245,7 +371,9 @@ fn versions_go_up_one_by_one_and_not_down() {
     };
     // The same program under another name: what is tested is the way, not what is in the image.
     world.kubelet.add_image("quorate:0.2.0", testkit::quorate());
-    let cluster = Cluster::create(world, "version", &spec(3));
+    let mut wanted = spec(3);
+    wanted["membership"]["replaceFailedAfter"] = json!("0s");
+    let cluster = Cluster::create(world, "version", &wanted);
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     let object = cluster.until_ready(3, STEP * 2);
     let leader = object["status"]["leader"]
@@ -256,8 +384,37 @@ fn versions_go_up_one_by_one_and_not_down() {
         cluster.patch(&json!({"version": refused}));
         cluster.until_waiting("UnsupportedVersionPath", STEP);
     }
+    // One is down anyway: it is the first. With it down no other one is touched.
+    let mut others = cluster.members();
+    others.retain(|name| *name != leader);
+    let failed = others.first().expect("of three, two follow").clone();
+    world.kubelet.stop(&cluster.ns.name, &failed);
+    cluster.until("a voter less", STEP, |object| {
+        object["status"]["quorum"]["healthyVoters"] == 2
+    });
+    let uids = || -> Vec<(String, String)> {
+        let pods = cluster.list("pods");
+        let uid = |pod: &serde_json::Value| pod["metadata"]["uid"].to_string();
+        names(&pods).into_iter().zip(pods.iter().map(uid)).collect()
+    };
+    let before = uids();
+    let downs = Downs::watch(world, &cluster);
     let writer = Writer::start(world, &cluster);
     cluster.patch(&json!({"version": "0.2.0"}));
+    let changed = eventually("another Pod", STEP, || {
+        let mut now = uids();
+        now.retain(|pod| !before.contains(pod));
+        if now.is_empty() {
+            Err("the Pods are as before".to_owned())
+        } else {
+            Ok(now)
+        }
+    });
+    assert!(
+        changed.iter().all(|(name, _)| *name == failed),
+        "{changed:?}"
+    );
+    world.kubelet.let_run(&cluster.ns.name, &failed);
     cluster.until("the new version", STEP * 3, |object| {
         object["status"]["version"] == "0.2.0" && condition(object, "VersionCurrent") == "True"
     });
@@ -279,4 +436,34 @@ fn versions_go_up_one_by_one_and_not_down() {
     assert_eq!(made.last().map(|(_, name)| name), Some(&leader), "{made:?}");
     let (_, voters) = writer.check(world, &cluster);
     assert_eq!(voters, [3]);
+    assert_eq!(downs.most(), 1, "members that were down at the same time");
+}
+
+/// Counts members that are down.
+struct Downs {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: std::thread::JoinHandle<usize>,
+}
+
+impl Downs {
+    fn watch(world: &'static World, cluster: &Cluster) -> Self {
+        let stop = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let (namespace, ends) = (cluster.ns.name.clone(), std::sync::Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let mut most = 0;
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                let up = world.kubelet.processes(&namespace).len();
+                most = most.max(3usize.saturating_sub(up));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            most
+        });
+        Self { stop, thread }
+    }
+
+    /// The largest number of them until now.
+    fn most(self) -> usize {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().expect("it only counts")
+    }
 }

@@ -15,6 +15,7 @@
 //! One control plane serves all tests of a run; each test has a namespace of its own.
 //! `QUORATE_KUBE_STORE=ours` puts the API server on three members of ours in place of etcd.
 
+mod calls;
 mod charts;
 #[path = "../kube/control.rs"]
 #[expect(
@@ -25,13 +26,17 @@ mod control;
 
 mod cluster;
 mod crash;
+mod dice;
 mod docs;
 mod door;
 mod kinds;
 mod kubelet;
 mod life;
+mod news;
 mod operator;
+mod specs;
 mod standin;
+mod state;
 mod trouble;
 mod world;
 mod writer;

@@ -67,6 +67,9 @@ impl Operator {
             .dir()
             .join(format!("operator-{}-{number}.log", options.namespace));
         let child = spawn(&kubeconfig, &log, options);
+        if let Some(calls) = world.kubelet.calls(&options.namespace) {
+            calls.attach(child.id(), door.gate());
+        }
         Self {
             door,
             child: Some(child),
@@ -93,6 +96,11 @@ impl Operator {
             // SAFETY: kill takes two integers and touches no memory of ours; the child was not waited for.
             unsafe { libc::kill(child.id() as libc::pid_t, signal) };
         }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Whether it has ended by itself, and how.
