@@ -53,6 +53,7 @@ pub(crate) fn command() -> Result<()> {
     complaints.extend(origins(&graph, &deny));
     complaints.extend(versions(&graph, &deny));
     complaints.extend(examples()?);
+    complaints.extend(named_tests()?);
     complaints.extend(files()?);
     if complaints.is_empty() {
         println!(
@@ -448,6 +449,87 @@ fn files() -> Result<Vec<String>> {
     Ok(complaints)
 }
 
+/// Documents whose tables end with the tests that show what the line says.
+const TABLES_OF_TESTS: &[&str] = &["docs/promises.md", "docs/acceptance.md"];
+
+/// Every line of such a table names a test, and every test that it names is there.
+fn named_tests() -> Result<Vec<String>> {
+    let mut tests = BTreeSet::new();
+    let all = [
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        "*.rs",
+    ];
+    for file in tracked(&all)? {
+        if let Ok(text) = fs::read_to_string(place::workspace().join(&file)) {
+            tests.extend(tests_in(&text));
+        }
+    }
+    let mut complaints = Vec::new();
+    for document in TABLES_OF_TESTS {
+        let path = place::workspace().join(document);
+        let text = fs::read_to_string(&path).map_err(|error| format!("{document}: {error}"))?;
+        for (line, names) in tests_named_in(&text) {
+            if names.is_empty() {
+                complaints.push(format!("{document}:{line}: no test is named"));
+            }
+            let missing = names.into_iter().filter(|name| !tests.contains(name));
+            complaints
+                .extend(missing.map(|name| format!("{document}:{line}: there is no test {name}")));
+        }
+    }
+    Ok(complaints)
+}
+
+/// The names of functions with an attribute that makes them tests.
+fn tests_in(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        if line.starts_with("#[") {
+            is_test |= line.contains("test]") || line.contains("test(");
+            continue;
+        }
+        let function = ["fn ", "async fn "]
+            .iter()
+            .find_map(|word| line.strip_prefix(word));
+        if let Some(rest) = function
+            && is_test
+        {
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect();
+            found.push(name);
+        }
+        is_test &= line.starts_with("//");
+    }
+    found
+}
+
+/// Rows of tables by their number: the words of their last cell that look like names of tests.
+fn tests_named_in(text: &str) -> Vec<(usize, Vec<String>)> {
+    let rows = text.lines().enumerate().filter_map(|(at, line)| {
+        let cells = line.strip_prefix('|')?.strip_suffix('|')?;
+        let last = cells.rsplit(" | ").next()?;
+        Some((at + 1, cells, last))
+    });
+    rows.filter(|(_, cells, last)| !cells.starts_with("--") && !last.trim().starts_with("test"))
+        .map(|(line, _, last)| {
+            let quoted = last.split('`').skip(1).step_by(2);
+            let is_name = |word: &&str| {
+                let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+                word.contains('_') && word.chars().all(plain)
+            };
+            (line, quoted.filter(is_name).map(str::to_owned).collect())
+        })
+        .collect()
+}
+
 fn tracked(words: &[&str]) -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.current_dir(place::workspace()).args(words);
@@ -556,6 +638,20 @@ mod tests {
         let graph = Graph::from_json(&root);
         assert_eq!(graph.edges["wal"], BTreeSet::from(["seams".to_owned()]));
         assert!(manifests(&graph).is_empty());
+    }
+
+    #[test]
+    fn tables_name_tests_and_tests_are_found() {
+        let code = "#[test]\nfn one() {\n    fn inner() {}\n}\n#[tokio::test(flavor = \"multi_thread\")]\n#[cfg(unix)]\nasync fn two() {}\nfn three() {}\n";
+        assert_eq!(tests_in(code), ["one", "two"]);
+        let table = "| | what | tests |\n|---|---|---|\n| 1 | `not_here` | `one_test`, `two_tests` (`boot.rs`, `QUORATE_X=1`) |\n| 2 | x | none |\ntext `of_none`\n";
+        assert_eq!(
+            tests_named_in(table),
+            [
+                (3, vec!["one_test".to_owned(), "two_tests".to_owned()]),
+                (4, vec![])
+            ]
+        );
     }
 
     #[test]
