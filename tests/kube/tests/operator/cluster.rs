@@ -201,9 +201,17 @@ impl Cluster {
             .collect()
     }
 
-    /// etcdctl for the members that are ready.
+    /// etcdctl for the members that are ready. The stand-in may hear of it later than the operator.
     pub fn etcdctl(&self) -> Etcdctl {
-        Etcdctl::new(&self.endpoints()).expect("looked for before")
+        let endpoints = eventually("a member that is ready", STEP, || {
+            let endpoints = self.endpoints();
+            if endpoints.is_empty() {
+                std::thread::sleep(Duration::from_millis(50));
+                return Err("none is".to_owned());
+            }
+            Ok(endpoints)
+        });
+        Etcdctl::new(&endpoints).expect("looked for before")
     }
 
     /// Where a member is reached.
