@@ -143,7 +143,8 @@ fn start() -> World {
         (cluster, control)
     });
     let dir = cluster.dir().to_owned();
-    sweep_afterwards(&dir);
+    let store: Vec<u32> = cluster.members.iter().filter_map(|one| one.pid()).collect();
+    sweep_afterwards(&dir, &store);
     // The store lives as long as the tests.
     std::mem::forget(cluster);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -205,15 +206,16 @@ pub fn workspace() -> PathBuf {
         .expect("this file lies in it")
 }
 
-/// The folder is removed when this process has ended, however it ends.
-fn sweep_afterwards(dir: &Path) {
+/// The store's processes end and the folder is removed when this process has ended, however it ends.
+fn sweep_afterwards(dir: &Path, store: &[u32]) {
     let dir = dir.to_owned();
     let child = Command::new("sh")
         .arg("-c")
         // What still ends there may write once more.
-        .arg("trap '' TERM INT HUP; read -r _; for _ in 1 2 3 4 5; do sleep 1; rm -rf -- \"$1\" && exit; done")
+        .arg("trap '' TERM INT HUP; read -r _; dir=$1; shift; kill -9 \"$@\"; for _ in 1 2 3 4 5; do sleep 1; rm -rf -- \"$dir\" && exit; done")
         .arg("sweep")
         .arg(dir)
+        .args(store.iter().map(u32::to_string))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
