@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crd::{CLUSTER_FINALIZER, QuorateCluster, QuorateMember, RECOVER_FROM_ANNOTATION};
+use crd::{
+    CLUSTER_FINALIZER, QuorateCluster, QuorateClusterStatus, QuorateMember, RECOVER_FROM_ANNOTATION,
+};
 use futures::{FutureExt as _, StreamExt as _};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
@@ -26,7 +28,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use manifests::Settings;
 use parking_lot::Mutex;
-use planner::{Observed, Plan};
+use planner::{Observed, Plan, RecoveryRefused, WaitingOn};
 use serde_json::json;
 
 use crate::caches::{Caches, Triggers, infallible};
@@ -305,6 +307,9 @@ impl Pass<'_> {
         for news in status::news(&old, &new, plan) {
             self.publish(seen, news).await;
         }
+        if order_is_spent(seen, &old, plan) {
+            self.forget_order(seen).await;
+        }
         context.door.metrics.cluster(
             &seen.cluster.namespace().unwrap_or_default(),
             &seen.cluster.name_any(),
@@ -509,7 +514,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A recovery order that is done is taken away, so that nobody wonders; it would not be followed again.
+    /// A recovery order that is done, or that came while there is a quorum, is taken away: it must not be followed
+    /// at the next loss, when nobody remembers it.
     async fn forget_order(&self, seen: &Seen) {
         let patch = json!({"metadata": {
             "uid": seen.cluster.uid(),
@@ -542,6 +548,17 @@ impl Pass<'_> {
             tracing::warn!(cluster = %self.key, %error, "an event cannot be stored");
         }
     }
+}
+
+/// The order in the annotation was followed, or is refused because there is a quorum.
+fn order_is_spent(seen: &Seen, status: &QuorateClusterStatus, plan: &Plan) -> bool {
+    let order = seen.cluster.annotations().get(RECOVER_FROM_ANNOTATION);
+    let done = status
+        .recovery
+        .as_ref()
+        .and_then(|recovery| recovery.order.as_ref());
+    let not_lost = WaitingOn::RecoveryRefused(RecoveryRefused::NotLost);
+    order.is_some() && (order == done || plan.waiting.contains(&not_lost))
 }
 
 /// Characters in an Event's note; the API server refuses longer ones.

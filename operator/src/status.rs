@@ -147,6 +147,14 @@ pub fn cluster_status(
             since: since(old.is_some(), old.and_then(|old| old.since.as_ref())),
         }
     });
+    // Remembered while it stands there: given once more, after another loss, it is another order.
+    if !cluster
+        .annotations()
+        .contains_key(crd::RECOVER_FROM_ANNOTATION)
+        && let Some(recovery) = new.recovery.as_mut()
+    {
+        recovery.order = None;
+    }
     for condition in conditions(cluster, observed, plan, &new) {
         set_condition(&mut new.conditions, condition);
     }

@@ -63,7 +63,8 @@ pub const MEMBER_FINALIZER: &str = "quorate.dev/member";
 
 /// On a `QuorateCluster` that has lost its quorum: `<cluster ID>/<member name>` names the survivor from whose
 /// data the cluster goes on. What only the others had is lost. `/others-are-gone` behind it says that members on
-/// silent nodes never come back, where a recovery else waits. The same order is not followed twice.
+/// silent nodes never come back, where a recovery else waits. An order is followed once, and taken away when it is
+/// done, or when there is a quorum.
 pub const RECOVER_FROM_ANNOTATION: &str = "quorate.dev/recover-from";
 
 /// Characters in a cluster's name, so that the names of its Services, Pods and volumes stay under the 63 that

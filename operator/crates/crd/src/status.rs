@@ -375,7 +375,7 @@ pub struct Recovery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_at: Option<Time>,
 
-    /// The last order that was followed, as in the annotation quorate.dev/recover-from. It is not followed again.
+    /// The last order that was followed, as in the annotation quorate.dev/recover-from, while it stands there. It is not followed again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub order: Option<String>,
