@@ -58,7 +58,7 @@ images: need-rust
 ifeq ($(origin KUBECONFIG),command line)
 test-kube: need-rust need-go
 	@cargo xtask tools kube helm
-	@cargo build --package kubecluster
+	@cargo build --package kubecluster --package kubectl-quorate
 	@$(KUBE_CLUSTER) test --kubeconfig $(KUBECONFIG) $(if $(REGISTRY),--registry $(REGISTRY)) $(ARGS)
 else
 test-kube: kube-parts kube-images
@@ -75,7 +75,7 @@ KUBE_CLUSTER = $(or $(CARGO_TARGET_DIR),target)/debug/kube-cluster
 
 kube-parts: need-rust need-go
 	@cargo xtask tools etcd kube kubeload helm kube-node containerd coredns
-	@cargo build --package kubecluster
+	@cargo build --package kubecluster --package kubectl-quorate
 
 # The version to upgrade to is a second build of the same source; the first is built last, and stays.
 kube-images: need-rust

@@ -102,6 +102,10 @@ pub(crate) const ROOMS: &[Room] = &[
         "quorate-operator",
         &["api", "crd", "manifests", "planner", "quorum"],
     ),
+    room(
+        "kubectl-quorate",
+        &["api", "crd", "explain", "local", "manifests"],
+    ),
     // for tests only
     room("testkit", &["membership"]),
     room(

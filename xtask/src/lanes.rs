@@ -119,6 +119,7 @@ const LANES: &[Lane] = &[
                 "kinds::",
                 "life::",
                 "news::",
+                "plugin::",
                 "specs::",
                 "standin::",
                 "trouble::",
@@ -392,6 +393,10 @@ pub(crate) fn environment(built: &Built) -> Vec<(String, String)> {
     if let Some(operator) = built.binaries.get("quorate-operator") {
         let operator = operator.display().to_string();
         environment.push(("QUORATE_OPERATOR_BIN".to_owned(), operator));
+    }
+    if let Some(plugin) = built.binaries.get("kubectl-quorate") {
+        let plugin = plugin.display().to_string();
+        environment.push(("QUORATE_PLUGIN_BIN".to_owned(), plugin));
     }
     environment
 }

@@ -106,7 +106,14 @@ const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "operator",
         packages: &["kubetest"],
-        only: &["crash::", "life::", "news::", "specs::", "trouble::"],
+        only: &[
+            "crash::",
+            "docs::",
+            "life::",
+            "news::",
+            "specs::",
+            "trouble::",
+        ],
         seeds: 4,
         cases: 0,
         environment: &[

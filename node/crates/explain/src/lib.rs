@@ -126,22 +126,38 @@ pub fn main(arguments: &[String]) -> Result<()> {
             seen::Disk::of(dir, util::survey(&disk, &paths))
         })
         .collect();
+    show(&report_on(&endpoints, disks, timeout, given.is_on("json"))?);
+    Ok(())
+}
+
+/// What `quorate explain --endpoints=…` prints, for another command to print: with `json` the form that
+/// `docs/explain.md` describes.
+///
+/// # Errors
+/// There is no runtime to be had. What is wrong with a cluster is no error.
+pub fn told(endpoints: &[String], timeout: Duration, json: bool) -> Result<String> {
+    report_on(endpoints, Vec::new(), timeout, json)
+}
+
+fn report_on(
+    endpoints: &[String],
+    disks: Vec<seen::Disk>,
+    timeout: Duration,
+    json: bool,
+) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("a runtime")?;
-    let endpoints = runtime.block_on(ask::all(&endpoints, timeout));
+    let endpoints = runtime.block_on(ask::all(endpoints, timeout));
     // A name that is being resolved must not hold us.
     runtime.shutdown_background();
-    let observed = seen::Observed { endpoints, disks };
-    let report = report::report(&observed);
-    let text = if given.is_on("json") {
+    let report = report::report(&seen::Observed { endpoints, disks });
+    Ok(if json {
         json::render(&report)
     } else {
         text::render(&report)
-    };
-    show(&text);
-    Ok(())
+    })
 }
 
 /// Lists may be given in several flags, as to `util recover`: of each, the values become one.

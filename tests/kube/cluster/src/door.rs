@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::ask::ask;
-use crate::parts::{run, tool, until, workspace};
+use crate::parts::{run, tool, tools, until, workspace};
 
 /// A Kubernetes to try things on.
 #[derive(Debug, Clone)]
@@ -39,6 +39,25 @@ impl Door {
             .env("HELM_CONFIG_HOME", home.join("config"))
             .env("HELM_DATA_HOME", home.join("data"))
             .current_dir(workspace()))
+    }
+
+    /// `kubectl quorate`, with the plugin beside this program; what it says on standard output.
+    pub fn plugin(&self, words: &[&str]) -> Result<String> {
+        let own = std::env::current_exe().context("a program knows where it is")?;
+        let beside = own.with_file_name("kubectl-quorate");
+        ensure!(
+            beside.exists(),
+            "{} is not there; `cargo build -p kubectl-quorate` builds it",
+            beside.display()
+        );
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [beside.with_file_name(""), tools()];
+        let folders = folders.into_iter().chain(std::env::split_paths(&path));
+        run(self
+            .command("kubectl")?
+            .arg("quorate")
+            .args(words)
+            .env("PATH", std::env::join_paths(folders)?))
     }
 
     fn command(&self, program: &str) -> Result<Command> {

@@ -91,6 +91,7 @@ const fn ours(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario
 pub const ALL: &[Scenario] = &[
     any("install", install),
     any("three_members", three_members),
+    any("ask_with_the_plugin", ask_with_the_plugin),
     any("scale_to_five_and_back", scale_to_five_and_back),
     any("kill_a_pod", kill_a_pod),
     ours("kill_a_container", kill_a_container),
@@ -210,6 +211,31 @@ fn three_members(whole: &Whole) -> Result<String> {
     whole.door.apply(&cluster(3, VERSION))?;
     whole.until_ready(3)?;
     whole.start_writing(1, "no-node")?;
+    whole.checked()
+}
+
+/// Into a member's Pod and to its port, through a real kubelet.
+fn ask_with_the_plugin(whole: &Whole) -> Result<String> {
+    let status = whole.door.plugin(&["status", CLUSTER, "-n", SPACE])?;
+    let healthy = "3 voters, 3 healthy, 2 needed: 1 may still be lost";
+    ensure!(
+        status.contains(": ready\n") && status.contains(healthy),
+        "status says {status}"
+    );
+    let told = whole.door.plugin(&["explain", CLUSTER, "-n", SPACE])?;
+    ensure!(
+        told.contains(healthy) && told.contains("nothing looks wrong"),
+        "explain says {told}"
+    );
+    let leader = whole.leader()?;
+    let promoted = whole
+        .door
+        .plugin(&["promote", CLUSTER, &leader, "-n", SPACE]);
+    let refusal = promoted.map_or_else(|error| format!("{error:#}"), |said| said);
+    ensure!(
+        refusal.contains(&format!("{leader} votes already")),
+        "promote of a voter says {refusal}"
+    );
     whole.checked()
 }
 

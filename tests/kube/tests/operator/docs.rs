@@ -1,10 +1,9 @@
 //! The commands of docs/operations.md, typed in its order.
 
-use std::fs;
 use std::process::Command;
 
-use crate::control::program;
 use crate::operator::{Operator, Options};
+use crate::plugin::Person;
 use crate::world::{Ns, whole, world};
 
 const PAGE: &str = include_str!("../../../../docs/operations.md");
@@ -30,17 +29,12 @@ fn the_pages_commands_do_what_the_page_says() {
     assert_eq!(blocks.len(), 6, "sections that say that a test runs them");
     let ns = Ns::new(world, "page");
     let _operator = Operator::start(world, &Options::of(&ns.name));
-    let bin = world.dir().join("page-bin");
-    fs::create_dir_all(&bin).expect("a folder of the test's own");
-    std::os::unix::fs::symlink(program("kubectl"), bin.join("kubectl")).expect("a link");
-    let kubeconfig = bin.join("config");
-    fs::copy(&world.control.kubeconfig, &kubeconfig).expect("a copy");
+    let person = Person::of(world, &ns.name);
     let sh = |text: &str| {
-        let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("sh")
             .args(["-euc", text])
-            .env("PATH", format!("{}:{path}", bin.display()))
-            .env("KUBECONFIG", &kubeconfig)
+            .env("PATH", person.path())
+            .env("KUBECONFIG", person.kubeconfig())
             .output()
             .expect("a shell");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -48,15 +42,11 @@ fn the_pages_commands_do_what_the_page_says() {
         assert!(output.status.success(), "{text}\n{said}{complained}");
         said
     };
-    sh(&format!(
-        "kubectl config set-context --current --namespace={}",
-        ns.name
-    ));
     for (index, block) in blocks.iter().enumerate() {
         let said = sh(block);
         match index {
             0 => {
-                assert!(said.contains("orders"), "{said}");
+                assert!(said.contains(": ready\n"), "{said}");
                 // What the page says takes ten seconds a step, so that nobody acts on a moment's health.
                 sh("kubectl patch quoratecluster/orders --type=merge \
                     --patch='{\"spec\": {\"membership\": {\"minHealthySeconds\": 0}}}'");

@@ -34,6 +34,7 @@ mod kubelet;
 mod life;
 mod news;
 mod operator;
+mod plugin;
 mod specs;
 mod standin;
 mod state;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, STEP, condition, names, reasons, spec};
 use crate::operator::{Operator, Options};
+use crate::plugin::{Person, complaint};
 use crate::world::{World, whole, world};
 use crate::writer::Writer;
 
@@ -480,11 +481,29 @@ fn a_lost_quorum_is_recovered_from_the_named_survivor() {
     };
     order(&format!("00000000000000ff/{survivor}"));
     cluster.until_waiting("RecoveryRefused", STEP);
-    order(&format!("{id}/{survivor}/others-are-gone"));
-    cluster.until("the order done", STEP * 3, |object| {
-        object["status"]["recovery"]["count"] == 1
+    // By a person, who is shown what there is, and has to name what is meant.
+    let person = Person::of(world, &cluster.ns.name);
+    let words = ["quorate", "recover", "q", "--others-are-gone"];
+    let output = person.type_in(&words, &format!("{survivor}\n00000000000000ff\n"));
+    assert!(
+        complaint(&output).contains("nothing was changed"),
+        "{output:?}"
+    );
+    let output = person.type_in(&words, &format!("{survivor}\n{id}\n"));
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains(&format!("The least is lost with {survivor}.")),
+        "{said}"
+    );
+    assert!(said.contains("unknown, it does not answer"), "{said}");
+    assert!(said.contains("q is ready: 3 voters, 3 healthy"), "{said}");
+    // The order is forgotten, so that the same words after another loss are another order.
+    cluster.until("the order forgotten", STEP, |object| {
+        object["status"]["recovery"]["order"].is_null()
     });
-    let object = cluster.until_ready(3, STEP * 4);
+    let object = cluster.until_ready(3, STEP);
+    assert_eq!(object["status"]["recovery"]["count"], 1);
     assert_eq!(object["status"]["recovery"]["survivor"], survivor.as_str());
     assert!(object["metadata"]["annotations"]["quorate.dev/recover-from"].is_null());
     assert_eq!(
