@@ -231,7 +231,7 @@ fn ask_with_the_plugin(whole: &Whole) -> Result<String> {
     let promoted = whole
         .door
         .plugin(&["promote", CLUSTER, &leader, "-n", SPACE]);
-    let refusal = promoted.map_or_else(|error| format!("{error:#}"), |said| said);
+    let refusal = promoted.unwrap_or_else(|error| format!("{error:#}"));
     ensure!(
         refusal.contains(&format!("{leader} votes already")),
         "promote of a voter says {refusal}"

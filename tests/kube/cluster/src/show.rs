@@ -31,11 +31,15 @@ pub fn show(words: &[&str]) -> Result<()> {
     };
     println!("{}", done?);
     println!("export KUBECONFIG={}", running.kubeconfig().display());
+    let own = std::env::current_exe().context("a program knows where it is")?;
+    let beside = own.parent().context("a program lies in a folder")?;
     println!(
-        "export PATH={}:$PATH   # kubectl, helm, etcdctl",
-        tools().display()
+        "export PATH={}:{}:$PATH   # kubectl, helm, etcdctl, and the plugin",
+        tools().display(),
+        beside.display()
     );
     println!("kubectl get qc,qm,pods");
+    println!("kubectl quorate status store");
     println!("# Ctrl-C ends the cluster and removes it.");
     running.until_interrupted()
 }
