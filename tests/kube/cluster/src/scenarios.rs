@@ -1,7 +1,7 @@
 //! A life of an operator and a cluster, in the order in which they happen, each step with a name and a verdict.
 //!
 //! ```text
-//! install → create → load without a pause → scale → faults → drain → upgrade → delete → uninstall
+//! images → install → create → load without a pause → scale → faults → drain → upgrade → delete → uninstall
 //! ```
 //!
 //! From `three_members` on a client in a Pod writes all the time. After every scenario the cluster has to be Ready
@@ -24,6 +24,9 @@ const SYSTEM: &str = "quorate-system";
 
 /// Where the cluster is.
 const SPACE: &str = "whole";
+
+/// Where the images are started by themselves.
+const SMOKE: &str = "smoke";
 
 /// The cluster.
 const CLUSTER: &str = "store";
@@ -89,7 +92,9 @@ const fn ours(name: &'static str, run: fn(&Whole) -> Result<String>) -> Scenario
 
 /// All of them, in their order.
 pub const ALL: &[Scenario] = &[
+    any("images_start", images_start),
     any("install", install),
+    any("helm_test", helm_test),
     any("three_members", three_members),
     any("ask_with_the_plugin", ask_with_the_plugin),
     any("scale_to_five_and_back", scale_to_five_and_back),
@@ -170,6 +175,75 @@ pub struct Whole {
     door: Door,
 }
 
+/// Each image starts by itself as the user that it names, who is not root, on a root that cannot be written.
+fn images_start(whole: &Whole) -> Result<String> {
+    let registry = &whole.door.registry;
+    let bare = json!({
+        "runAsNonRoot": true,
+        "readOnlyRootFilesystem": true,
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+    });
+    whole.door.apply(&restricted(SMOKE))?;
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": "smoke", "namespace": SMOKE },
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": false,
+            "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
+            "initContainers": [{
+                "name": "operator",
+                "image": format!("{registry}/quorate-operator:{VERSION}"),
+                "args": ["--version"],
+                "securityContext": bare,
+            }],
+            "containers": [{
+                "name": "member",
+                "image": format!("{registry}/quorate:{VERSION}"),
+                "args": ["--data-dir=/data/member", "--listen-metrics-urls=http://0.0.0.0:2381"],
+                "readinessProbe": { "httpGet": { "path": "/readyz", "port": 2381 }, "periodSeconds": 1 },
+                "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+                "securityContext": bare,
+            }],
+            "volumes": [{ "name": "data", "emptyDir": {} }],
+        },
+    });
+    // A new namespace gets its account a moment later, and takes no Pod before.
+    until("Pod in a new namespace", PATIENCE, || {
+        whole.door.apply(&pod)
+    })?;
+    whole.door.until_says(
+        &["pod", "-n", SMOKE, "smoke"],
+        "{.status.conditions[?(@.type==\"Ready\")].status}",
+        "True",
+        PATIENCE,
+    )?;
+    let logs = whole
+        .door
+        .kubectl(&["logs", "-n", SMOKE, "smoke", "-c", "operator"])?;
+    ensure!(
+        logs.trim() == format!("quorate-operator {VERSION}"),
+        "the operator says {logs:?}"
+    );
+    let member = ["exec", "-n", SMOKE, "smoke", "-c", "member", "--"];
+    let program = ["/usr/local/bin/quorate", "--version"];
+    let said = whole.door.kubectl(&[&member[..], &program[..]].concat())?;
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("Quorate Version:"));
+    ensure!(
+        line == Some(&format!("Quorate Version: {VERSION}")),
+        "the member says {said:?}"
+    );
+    whole
+        .door
+        .kubectl(&["delete", "namespace", SMOKE, "--timeout=120s"])?;
+    Ok("not as root, on a root that cannot be written".to_owned())
+}
+
 fn install(whole: &Whole) -> Result<String> {
     let registry = &whole.door.registry;
     whole.door.helm(&[
@@ -197,17 +271,35 @@ fn install(whole: &Whole) -> Result<String> {
     Ok(format!("the operator runs as {account}"))
 }
 
+/// The chart's own test in a Pod of its own, over the Service and past the chart's NetworkPolicy. Whether the
+/// policy keeps anybody out is the network's affair: that of `kube-cluster up` lets everything through.
+fn helm_test(whole: &Whole) -> Result<String> {
+    let policy = whole
+        .door
+        .get(&["networkpolicy", "-n", SYSTEM, "quorate-operator"])?;
+    ensure!(
+        policy["spec"]["policyTypes"] == json!(["Ingress"]),
+        "the policy is {}",
+        policy["spec"]
+    );
+    let said = whole.door.helm(&[
+        "test",
+        "quorate-operator",
+        "--namespace",
+        SYSTEM,
+        "--timeout=2m",
+    ])?;
+    ensure!(
+        said.lines()
+            .any(|line| line.starts_with("Phase:") && line.ends_with("Succeeded")),
+        "helm test says {said:?}"
+    );
+    Ok("a Pod reaches the operator".to_owned())
+}
+
 fn three_members(whole: &Whole) -> Result<String> {
-    let space = json!({
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {
-            "name": SPACE,
-            // What the chart promises for members too.
-            "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
-        },
-    });
-    whole.door.apply(&space)?;
+    // What the chart promises for members too.
+    whole.door.apply(&restricted(SPACE))?;
     whole.door.apply(&cluster(3, VERSION))?;
     whole.until_ready(3)?;
     whole.start_writing(1, "no-node")?;
@@ -513,6 +605,18 @@ fn uninstall(whole: &Whole) -> Result<String> {
         .door
         .kubectl(&["delete", "namespace", SYSTEM, "--timeout=120s"])?;
     Ok("the kinds stay".to_owned())
+}
+
+/// A namespace that only takes the Pods that Kubernetes calls restricted.
+fn restricted(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+        },
+    })
 }
 
 /// A cluster as a person would write it, resting shortly between two steps.
