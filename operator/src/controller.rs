@@ -41,6 +41,7 @@ use crate::observe::{self, Heard, Memory};
 use crate::records;
 use crate::seen::Seen;
 use crate::status::{self, News, Refused};
+use crate::volumes::{self, Nodes};
 
 /// After an act: the next one may be possible at once.
 const SOON: Duration = Duration::from_millis(50);
@@ -50,6 +51,9 @@ const WAITING: Duration = Duration::from_secs(1);
 
 /// When there is nothing to do. Members are asked, the API server is not.
 const AT_REST: Duration = Duration::from_secs(15);
+
+/// Whether a volume still has a node is asked again after this, while its Pod finds none.
+const NODES_AFTER: Duration = Duration::from_secs(10);
 
 /// A status that differs only in the numbers of its sentences is written again after this.
 const NUMBERS_AFTER: Duration = Duration::from_secs(15);
@@ -117,6 +121,8 @@ struct Kept {
     status_written: Option<Instant>,
     /// what Services should be, what they are, and when that was compared
     services: Option<(String, Vec<Option<String>>, Instant)>,
+    /// nodes of volumes whose Pods find none, by UID of the claim, and when they were asked for
+    nodes: HashMap<String, (Nodes, Instant)>,
 }
 
 impl Context {
@@ -219,7 +225,7 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    async fn run(&self, seen: Seen) -> Result<Action, Error> {
+    async fn run(&self, mut seen: Seen) -> Result<Action, Error> {
         let deleted = seen.cluster.metadata.deletion_timestamp.is_some();
         let held = seen
             .cluster
@@ -234,9 +240,10 @@ impl Pass<'_> {
         }
         let template = &self.context.settings.member_host;
         let mut heard = observe::listen(&self.context.members, template, &seen).await;
+        self.look_for_nodes(&mut seen, &heard, NODES_AFTER).await;
         let (mut seen, mut observed, mut plan) = self.plan(seen, &heard)?;
         if plan.action.is_some() {
-            let Some(fresh) = Seen::fresh(&self.context.client, &self.key)
+            let Some(mut fresh) = Seen::fresh(&self.context.client, &self.key)
                 .await
                 .map_err(api_error("read the cluster"))?
             else {
@@ -246,6 +253,8 @@ impl Pass<'_> {
             if fresh.members.len() != seen.members.len() {
                 heard = observe::listen(&self.context.members, template, &fresh).await;
             }
+            self.look_for_nodes(&mut fresh, &heard, Duration::ZERO)
+                .await;
             (seen, observed, plan) = self.plan(fresh, &heard)?;
         }
         if !deleted && !seen.cluster.spec.paused {
@@ -264,6 +273,30 @@ impl Pass<'_> {
             }
             Err(error) => Err(api_error("add the finalizer")(error)),
         }
+    }
+
+    /// Adds what is known of the nodes of volumes whose Pods find none; an answer may be so old.
+    async fn look_for_nodes(&self, seen: &mut Seen, heard: &Heard, age_max: Duration) {
+        let old = self
+            .context
+            .kept(&self.key, |kept| std::mem::take(&mut kept.nodes));
+        let mut new = HashMap::new();
+        for claim in volumes::in_question(seen, heard) {
+            let uid = claim.uid().unwrap_or_default();
+            let answer = match old.get(&uid) {
+                Some(known) if known.1.elapsed() < age_max => *known,
+                _ => {
+                    let nodes = volumes::nodes(&self.context.client, claim).await;
+                    (nodes, Instant::now())
+                }
+            };
+            new.insert(uid, answer);
+        }
+        seen.nodes = new
+            .iter()
+            .map(|(uid, (nodes, _))| (uid.clone(), *nodes))
+            .collect();
+        self.context.kept(&self.key, |kept| kept.nodes = new);
     }
 
     fn plan(&self, seen: Seen, heard: &Heard) -> Result<(Seen, Observed, Plan), Error> {

@@ -29,6 +29,7 @@ mod observe;
 mod records;
 mod seen;
 mod status;
+mod volumes;
 
 use std::process::ExitCode;
 use std::sync::Arc;

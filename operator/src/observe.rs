@@ -27,6 +27,7 @@ use planner::{
 use crate::members::{Members, Roll, Said};
 use crate::records::{self, ms};
 use crate::seen::Seen;
+use crate::volumes::Nodes;
 
 /// How many learners our members take: all are started with this `--max-learners`.
 const LEARNERS_MAX: u32 = 2;
@@ -377,7 +378,7 @@ fn member_object(
         (Some(_), None) => planner::Volume::Absent,
         (Some(_), Some(claim)) => {
             let known = status.and_then(|status| status.volume_uid.as_deref());
-            planner::Volume::Present(volume_facts(claim, known))
+            planner::Volume::Present(volume_facts(claim, known, &seen.nodes))
         }
     };
     Some(MemberObject {
@@ -514,8 +515,12 @@ fn pod_phase(pod: &Pod) -> PodPhase {
             .as_deref()
             .unwrap_or_default()
             .to_lowercase();
-        let volume = why.contains("persistentvolume") || why.contains("volume node affinity");
-        return PodPhase::Pending(if volume {
+        // The scheduler of 1.32 and before calls it a conflict.
+        let elsewhere = why.contains("persistentvolume's node affinity")
+            || why.contains("volume node affinity conflict");
+        return PodPhase::Pending(if elsewhere {
+            Pending::VolumeNode
+        } else if why.contains("persistentvolume") {
             Pending::Volume
         } else {
             Pending::Unschedulable
@@ -537,7 +542,11 @@ fn is_released(claim: &PersistentVolumeClaim) -> bool {
 }
 
 /// `known` is the claim that the member's data is on: one of the same name with another UID is empty.
-fn volume_facts(claim: &PersistentVolumeClaim, known: Option<&str>) -> VolumeFacts {
+fn volume_facts(
+    claim: &PersistentVolumeClaim,
+    known: Option<&str>,
+    nodes: &BTreeMap<String, Nodes>,
+) -> VolumeFacts {
     let uid = claim.uid().unwrap_or_default();
     let phase = claim
         .status
@@ -547,12 +556,15 @@ fn volume_facts(claim: &PersistentVolumeClaim, known: Option<&str>) -> VolumeFac
         VolumePhase::Terminating
     } else if known.is_some_and(|known| known != uid) || phase == Some("Lost") {
         VolumePhase::Lost
+    } else if phase == Some("Bound") && nodes.get(&uid) == Some(&Nodes::None) {
+        VolumePhase::Stranded
     } else if phase == Some("Bound") {
         VolumePhase::Bound
     } else {
         VolumePhase::Pending
     };
     VolumeFacts {
+        nodes_unread: nodes.get(&uid) == Some(&Nodes::Unread),
         uid,
         phase,
         released: is_released(claim),
@@ -730,7 +742,45 @@ mod tests {
             unscheduled("pod has unbound immediate PersistentVolumeClaims"),
             PodPhase::Pending(Pending::Volume)
         );
+        for bound_elsewhere in [
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.",
+            "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
+        ] {
+            assert_eq!(
+                unscheduled(bound_elsewhere),
+                PodPhase::Pending(Pending::VolumeNode)
+            );
+        }
         assert_eq!(pod(json!({"phase": "Failed"})), PodPhase::Ended);
+    }
+
+    #[test]
+    fn a_volume_is_stranded_when_it_was_looked_for_nodes_and_none_was_there() {
+        let claim = |phase: &str| -> PersistentVolumeClaim {
+            serde_json::from_value(
+                json!({"metadata": {"uid": "u1"}, "spec": {}, "status": {"phase": phase}}),
+            )
+            .expect("a claim")
+        };
+        let facts = |phase: &str, nodes: Option<Nodes>| {
+            let nodes = nodes.map(|nodes| ("u1".to_owned(), nodes));
+            let facts = volume_facts(&claim(phase), Some("u1"), &nodes.into_iter().collect());
+            (facts.phase, facts.nodes_unread)
+        };
+        assert_eq!(facts("Bound", None), (VolumePhase::Bound, false));
+        assert_eq!(
+            facts("Bound", Some(Nodes::Some)),
+            (VolumePhase::Bound, false)
+        );
+        assert_eq!(
+            facts("Bound", Some(Nodes::None)),
+            (VolumePhase::Stranded, false)
+        );
+        assert_eq!(
+            facts("Bound", Some(Nodes::Unread)),
+            (VolumePhase::Bound, true)
+        );
+        assert_eq!(facts("Lost", Some(Nodes::None)), (VolumePhase::Lost, false));
     }
 
     #[test]

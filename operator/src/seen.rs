@@ -1,5 +1,6 @@
 //! What the API server holds of one cluster, from the caches or from a fresh look.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crd::{QuorateCluster, QuorateMember};
@@ -11,6 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 use manifests::{CLUSTER_LABEL, budget_name, selector_text};
 
 use crate::caches::{Caches, matching};
+use crate::volumes::Nodes;
 
 /// One part of a look; `None`: it could not be read.
 pub type Part<T> = Option<T>;
@@ -28,6 +30,8 @@ pub struct Seen {
     pub claims: Part<Vec<Arc<PersistentVolumeClaim>>>,
     /// its disruption budget
     pub budget: Part<Option<Arc<PodDisruptionBudget>>>,
+    /// nodes of volumes whose Pods find none, by UID of the claim; the others are not looked for
+    pub nodes: BTreeMap<String, Nodes>,
 }
 
 impl Seen {
@@ -58,6 +62,7 @@ impl Seen {
                 })
                 .pop(),
             ),
+            nodes: BTreeMap::new(),
         })
     }
 
@@ -112,6 +117,7 @@ impl Seen {
                 .inspect_err(|error| unreadable("disruption budget", error))
                 .ok()
                 .map(|budget| budget.map(Arc::new)),
+            nodes: BTreeMap::new(),
         }))
     }
 

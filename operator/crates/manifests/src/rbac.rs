@@ -12,7 +12,8 @@ pub enum Scope {
     Watched,
     /// In the operator's own namespace.
     Own,
-    /// On objects that are in no namespace. The operator also works without: then it knows less of nodes.
+    /// On objects that are in no namespace. The operator also works without: then it does not know whether the
+    /// node of a volume is gone, and says so.
     Cluster,
 }
 
@@ -98,9 +99,16 @@ pub const GRANTS: &[Grant] = &[
     Grant {
         scope: Scope::Cluster,
         group: "",
-        resources: &["nodes", "persistentvolumes"],
-        verbs: &["get", "list", "watch"],
-        why: "tell a node that is gone from one that is silent, and a volume that cannot move from one that can",
+        resources: &["persistentvolumes"],
+        verbs: &["get"],
+        why: "learn on which nodes the volume of a Pod that finds no node can be used",
+    },
+    Grant {
+        scope: Scope::Cluster,
+        group: "",
+        resources: &["nodes"],
+        verbs: &["list"],
+        why: "see whether one of these nodes is left",
     },
 ];
 

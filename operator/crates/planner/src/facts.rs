@@ -424,6 +424,7 @@ pub(crate) fn broken(pod: &PodFacts) -> Option<Broken> {
         PodPhase::Pending(Pending::Unschedulable) => Some(Broken::Unschedulable),
         PodPhase::Pending(Pending::Image) => Some(Broken::Image),
         PodPhase::Pending(Pending::Volume) => Some(Broken::Volume),
+        PodPhase::Pending(Pending::VolumeNode) => Some(Broken::VolumeNode),
         PodPhase::Pending(Pending::Config) => Some(Broken::Config),
         PodPhase::CrashLooping { restarts } => Some(Broken::CrashLooping { restarts }),
         _ => None,

@@ -250,6 +250,8 @@ pub enum Pending {
     Image,
     /// Its claim waits for a volume or a storage class.
     Volume,
+    /// Its volume can be used on some nodes only, and none of these takes it.
+    VolumeNode,
     /// Its container cannot be made of what is asked for.
     Config,
 }
@@ -283,6 +285,9 @@ pub struct VolumeFacts {
     pub uid: String,
     /// How it is.
     pub phase: VolumePhase,
+    /// It is bound, its Pod finds no node, and whether it can be used on any node that is left
+    /// could not be read.
+    pub nodes_unread: bool,
     /// It is marked as left by a member that was removed, and is never adopted.
     pub released: bool,
 }
@@ -294,8 +299,7 @@ pub enum VolumePhase {
     Pending,
     /// Bound.
     Bound,
-    /// Bound to a node that is gone (deleted from the API, or marked out of service), and it
-    /// cannot move.
+    /// Bound, and the API has no node any more that it can be used on.
     Stranded,
     /// Its volume is gone.
     Lost,

@@ -9,8 +9,8 @@ mod tidy;
 
 use crate::facts::{Facts, broken, pod, volume};
 use crate::{
-    Action, MemberObject, Observed, Operation, OperationKind, Outcome, Part, PodPhase, Policy,
-    Role, Summary, Volume, VolumePhase, WaitingOn, Why,
+    Action, Broken, MemberObject, Observed, Operation, OperationKind, Outcome, Part, PodPhase,
+    Policy, Role, Summary, Volume, VolumePhase, WaitingOn, Why,
 };
 
 /// What to do next, what is waited for, and what to show.
@@ -191,24 +191,30 @@ impl Planner<'_> {
         let Some(pod) = pod(object) else {
             let lost = match &object.volume {
                 Volume::Unknown => return self.unreadable(&member, Part::Volume),
-                Volume::Absent => true,
-                Volume::Present(volume) => {
-                    !matches!(volume.phase, VolumePhase::Bound | VolumePhase::Pending)
-                }
+                Volume::Absent => Some(Broken::NoVolume),
+                Volume::Present(volume) => match volume.phase {
+                    VolumePhase::Bound | VolumePhase::Pending => None,
+                    VolumePhase::Stranded => Some(Broken::Stranded),
+                    VolumePhase::Lost | VolumePhase::Terminating => Some(Broken::NoVolume),
+                },
             };
             return match (&object.pod, lost) {
                 (crate::Pod::Unknown, _) => self.unreadable(&member, Part::Pod),
-                (_, true) => self.wait(WaitingOn::MemberCannotStart {
-                    member,
-                    how: crate::Broken::NoVolume,
-                }),
-                (_, false) => self.wait(WaitingOn::MemberStarting {
+                (_, Some(how)) => self.wait(WaitingOn::MemberCannotStart { member, how }),
+                (_, None) => self.wait(WaitingOn::MemberStarting {
                     member,
                     pending: None,
                 }),
             };
         };
-        if let Some(how) = broken(pod) {
+        if let Some(mut how) = broken(pod) {
+            let volume = volume(object);
+            if volume.is_some_and(|volume| volume.phase == VolumePhase::Stranded) {
+                how = Broken::Stranded;
+            }
+            if volume.is_some_and(|volume| volume.nodes_unread) {
+                self.unreadable(&member, Part::Nodes);
+            }
             return self.wait(WaitingOn::MemberCannotStart { member, how });
         }
         if pod.phase == PodPhase::Terminating {

@@ -243,6 +243,8 @@ pub enum Part {
     Pod,
     /// Its volume claim.
     Volume,
+    /// The nodes that its volume can be used on.
+    Nodes,
     /// The disruption budget.
     Budget,
 }
@@ -267,6 +269,10 @@ pub enum Broken {
     Image,
     /// Its claim is not bound.
     Volume,
+    /// No node that its volume can be used on takes it.
+    VolumeNode,
+    /// No node is left that its volume can be used on.
+    Stranded,
     /// Its volume is gone, and a member that had data never starts on an empty disk.
     NoVolume,
     /// Its container cannot be made.
@@ -449,6 +455,13 @@ impl Display for WaitingOn {
                 let what = match what {
                     Part::Pod => "pod",
                     Part::Volume => "volume claim",
+                    Part::Nodes => {
+                        return write!(
+                            f,
+                            "whether a node is left for the volume of {member} could not be \
+                             read: it takes the rights of the chart's rbac.clusterReads"
+                        );
+                    }
                     Part::Budget => "disruption budget",
                 };
                 write!(f, "the {what} of {member} could not be read")
@@ -661,6 +674,7 @@ impl Display for Pending {
             Pending::Unschedulable => "no node takes its pod",
             Pending::Image => "its image cannot be had",
             Pending::Volume => "its volume claim is not bound",
+            Pending::VolumeNode => "no node that its volume can be used on takes its pod",
             Pending::Config => "its container cannot be made",
         })
     }
@@ -672,6 +686,8 @@ impl Display for Broken {
             Broken::Unschedulable => Pending::Unschedulable.fmt(f),
             Broken::Image => Pending::Image.fmt(f),
             Broken::Volume => Pending::Volume.fmt(f),
+            Broken::VolumeNode => Pending::VolumeNode.fmt(f),
+            Broken::Stranded => f.write_str("the node of its volume is gone"),
             Broken::NoVolume => f.write_str("its volume is gone"),
             Broken::Config => Pending::Config.fmt(f),
             Broken::CrashLooping { restarts } => write!(f, "it has ended {restarts} times"),

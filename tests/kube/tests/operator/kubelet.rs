@@ -74,6 +74,8 @@ struct State {
     no_room: BTreeSet<String>,
     /// doors before the members of a namespace
     calls: BTreeMap<String, Calls>,
+    /// Pods whose volume is on a node that takes none
+    no_way: BTreeSet<Name>,
 }
 
 /// One Pod's process.
@@ -207,6 +209,13 @@ impl Kubelet {
             } else {
                 state.no_room.insert(namespace.to_owned());
             }
+        });
+    }
+
+    /// A Pod finds no node any more, since its volume can be used on none that there is.
+    pub fn keep_from_volume(&self, namespace: &str, pod: &str) {
+        self.with(|state| {
+            state.no_way.insert((namespace.to_owned(), pod.to_owned()));
         });
     }
 
@@ -440,10 +449,18 @@ impl Kubelet {
                         == Some("Bound")
             })
         });
-        let room = self.with(|state| !state.no_room.contains(&namespace));
+        let (room, way) = self.with(|state| {
+            let room = !state.no_room.contains(&namespace);
+            let pod = (namespace.clone(), name.clone());
+            (room, !state.no_way.contains(&pod))
+        });
         let why = match unbound {
             Some(claim) => Some(format!("persistentvolumeclaim {claim:?} is not bound")),
             None if !room => Some("0/5 nodes are available: 5 Insufficient memory.".to_owned()),
+            None if !way => {
+                let why = "0/5 nodes are available: 5 node(s) didn't match PersistentVolume's node affinity.";
+                Some(why.to_owned())
+            }
             None => None,
         };
         if let Some(why) = why {

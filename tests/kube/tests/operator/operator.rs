@@ -31,6 +31,8 @@ pub struct Options {
     pub flags: Vec<String>,
     /// when its door closes
     pub cut: Option<Cut>,
+    /// without the rights on objects that are in no namespace
+    pub narrow: bool,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             namespace: namespace.to_owned(),
             flags: vec!["--leader-elect=false".to_owned()],
             cut: None,
+            narrow: false,
         }
     }
 }
@@ -49,7 +52,7 @@ impl Operator {
     pub fn start(world: &World, options: &Options) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let rights = rights(world);
+        let rights = rights(world, options.narrow);
         let door = world.wait(async {
             // Its tasks are the runtime's.
             world
@@ -191,22 +194,22 @@ fn spawn(kubeconfig: &std::path::Path, log: &std::path::Path, options: &Options)
     })
 }
 
-/// A kubeconfig with the operator's token and nothing else, made once.
-fn rights(world: &World) -> PathBuf {
-    static MADE: std::sync::Mutex<Option<PathBuf>> = std::sync::Mutex::new(None);
+/// Accounts of operators: with all rights of the table, and without those on objects in no namespace.
+const ACCOUNTS: [&str; 2] = ["quorate-operator", "quorate-operator-narrow"];
+
+/// A kubeconfig with the token of an operator's account and nothing else, made once.
+fn rights(world: &World, narrow: bool) -> PathBuf {
+    static MADE: std::sync::Mutex<[Option<PathBuf>; 2]> = std::sync::Mutex::new([None, None]);
     let mut made = MADE.lock().expect("nobody panics with it");
+    let (made, account) = (
+        &mut made[usize::from(narrow)],
+        ACCOUNTS[usize::from(narrow)],
+    );
     if let Some(path) = &*made {
         return path.clone();
     }
-    install_rights(world);
-    let token = world.kubectl(&[
-        "-n",
-        HOME,
-        "create",
-        "token",
-        "quorate-operator",
-        "--duration=6h",
-    ]);
+    install_rights(world, account, narrow);
+    let token = world.kubectl(&["-n", HOME, "create", "token", account, "--duration=6h"]);
     let admin = fs::read_to_string(&world.control.kubeconfig).expect("written by us");
     let field = |name: &str| {
         admin
@@ -223,14 +226,14 @@ fn rights(world: &World) -> PathBuf {
         "users": [{"name": "operator", "user": {"token": token.trim()}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "operator"}}],
     });
-    let path = world.dir().join("operator.kubeconfig");
+    let path = world.dir().join(format!("{account}.kubeconfig"));
     fs::write(&path, config.to_string()).expect("the tests' own folder");
     *made = Some(path.clone());
     path
 }
 
 /// The account of the chart, and its rights from the table that the chart's roles are made of.
-fn install_rights(world: &World) {
+fn install_rights(world: &World, account: &str, narrow: bool) {
     use manifests::rbac::{GRANTS, Scope};
     let ok = |object: serde_json::Value| {
         world
@@ -239,7 +242,12 @@ fn install_rights(world: &World) {
     };
     ok(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME}}));
     ok(json!({"apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": "quorate-operator", "namespace": HOME}}));
+        "metadata": {"name": account, "namespace": HOME}}));
+    let wide: &[Scope] = if narrow {
+        &[Scope::Watched]
+    } else {
+        &[Scope::Watched, Scope::Cluster]
+    };
     let rules = |wanted: &[Scope]| -> Vec<serde_json::Value> {
         GRANTS
             .iter()
@@ -251,23 +259,22 @@ fn install_rights(world: &World) {
     };
     let group = "rbac.authorization.k8s.io";
     let version = format!("{group}/v1");
-    let subjects =
-        json!([{"kind": "ServiceAccount", "name": "quorate-operator", "namespace": HOME}]);
+    let subjects = json!([{"kind": "ServiceAccount", "name": account, "namespace": HOME}]);
     ok(
-        json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": "quorate-operator"},
-        "rules": rules(&[Scope::Watched, Scope::Cluster])}),
+        json!({"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": account},
+        "rules": rules(wide)}),
     );
     ok(
-        json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": "quorate-operator"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "quorate-operator"}, "subjects": subjects}),
+        json!({"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": account},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": account}, "subjects": subjects}),
     );
     ok(
-        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": "quorate-operator", "namespace": HOME},
+        json!({"apiVersion": version, "kind": "Role", "metadata": {"name": account, "namespace": HOME},
         "rules": rules(&[Scope::Own])}),
     );
     ok(json!({"apiVersion": version, "kind": "RoleBinding",
-        "metadata": {"name": "quorate-operator", "namespace": HOME},
-        "roleRef": {"apiGroup": group, "kind": "Role", "name": "quorate-operator"}, "subjects": subjects}));
+        "metadata": {"name": account, "namespace": HOME},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": account}, "subjects": subjects}));
 }
 
 fn write_kubeconfig(path: &std::path::Path, url: &str) {

@@ -99,6 +99,77 @@ fn assert_same_data(cluster: &Cluster) {
 }
 
 #[test]
+fn a_member_whose_volumes_node_is_gone_is_replaced() {
+    let Some(world) = world("a_member_whose_volumes_node_is_gone_is_replaced") else {
+        return;
+    };
+    let (cluster, mut operator, object) = three(world, "stranded", &spec(3));
+    let n = cluster.ns.name.as_str();
+    let lost = follower(&object);
+    // A disk of a machine, as a provisioner of local volumes describes it.
+    let node = format!("{n}-machine");
+    let hostname = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+    for object in [
+        json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": node, "labels": {"kubernetes.io/hostname": node}}}),
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": node}, "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+            "local": {"path": "/var/volumes/one"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [hostname]}]}},
+        }}),
+    ] {
+        world.apply(&object).expect("an administrator may");
+    }
+    let claim = format!("data-{lost}");
+    let bound = json!({"spec": {"volumeName": node}}).to_string();
+    cluster.kubectl(&["patch", "pvc", &claim, "-p", &bound]);
+    let reads = |operator: &Operator| {
+        operator.door.seen().into_iter().any(|seen| {
+            seen.path.starts_with("/api/v1/nodes")
+                || seen.path.starts_with("/api/v1/persistentvolumes")
+        })
+    };
+    assert!(!reads(&operator), "nobody had a reason to ask for nodes");
+
+    // The node takes no Pod, and is there.
+    world.kubelet.keep_from_volume(n, &lost);
+    cluster.kubectl(&["delete", "pod", &lost, "--wait=false", "--grace-period=1"]);
+    let says = |words: &'static str| {
+        cluster.until(words, STEP, |object| {
+            object["status"]["waiting"].to_string().contains(words)
+        })
+    };
+    let object = says("no node that its volume can be used on takes its pod");
+    assert!(reads(&operator), "it looks before it says so");
+    assert!(!reasons(&object).contains(&"ReplacementDue".to_owned()));
+
+    // It is gone, and the operator may not see that.
+    operator.assert_rights_suffice();
+    operator.kill();
+    let narrow = Options {
+        narrow: true,
+        ..Options::of(n)
+    };
+    let mut operator = Operator::start(world, &narrow);
+    world.kubectl(&["delete", "node", &node]);
+    let object = says("rbac.clusterReads");
+    let why = reasons(&object);
+    assert!(why.contains(&"Unreadable".to_owned()), "{why:?}");
+    assert!(!why.contains(&"ReplacementDue".to_owned()), "{why:?}");
+    assert!(cluster.members().contains(&lost));
+    operator.kill();
+
+    // It may.
+    let operator = Operator::start(world, &Options::of(n));
+    cluster.until("another member", STEP * 2, |_| {
+        !cluster.members().contains(&lost)
+    });
+    cluster.until_ready(3, STEP * 2);
+    cluster.assert_tidy(3);
+    operator.assert_rights_suffice();
+}
+
+#[test]
 fn an_emptied_disk_serves_nothing_and_is_replaced() {
     let Some(world) = world("an_emptied_disk_serves_nothing_and_is_replaced") else {
         return;

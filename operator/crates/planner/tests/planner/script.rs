@@ -184,6 +184,7 @@ impl Story {
                     .and_then(|m| m.volume.as_mut());
                 disk.unwrap().phase = match words[1] {
                     "lost" => DiskPhase::Lost,
+                    "stranded" => DiskPhase::Stranded,
                     "terminating" => DiskPhase::Terminating,
                     other => panic!("{place}: {other}"),
                 };
@@ -256,7 +257,11 @@ impl Story {
             "unreadable" => {
                 world.unreadable.insert(who());
             }
-            "readable" => world.unreadable.clear(),
+            "unreadable-nodes" => world.nodes_unread = true,
+            "readable" => {
+                world.unreadable.clear();
+                world.nodes_unread = false;
+            }
             "kept" => {
                 let kept = Kept {
                     released: words.contains(&"released"),

@@ -42,6 +42,8 @@ pub struct World {
     pub stranger: Option<Role>,
     /// The API does not answer for the Pods of these.
     pub unreadable: BTreeSet<u64>,
+    /// Nobody may look whether a volume's node is there.
+    pub nodes_unread: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +131,7 @@ fn pending(number: u8) -> Pending {
         2 => Pending::Image,
         3 => Pending::Volume,
         4 => Pending::Config,
+        5 => Pending::VolumeNode,
         _ => Pending::Starting,
     }
 }
@@ -190,6 +193,7 @@ impl World {
             versions: BTreeMap::from([("r1".to_owned(), version)]),
             stranger: None,
             unreadable: BTreeSet::new(),
+            nodes_unread: false,
         }
     }
 
@@ -406,10 +410,12 @@ impl World {
                 uid: format!("claim-{number}"),
                 phase: match disk.phase {
                     DiskPhase::Bound => VolumePhase::Bound,
+                    DiskPhase::Stranded if self.nodes_unread => VolumePhase::Bound,
                     DiskPhase::Stranded => VolumePhase::Stranded,
                     DiskPhase::Lost => VolumePhase::Lost,
                     DiskPhase::Terminating => VolumePhase::Terminating,
                 },
+                nodes_unread: disk.phase == DiskPhase::Stranded && self.nodes_unread,
                 released: disk.released,
             }),
         };
@@ -770,11 +776,14 @@ impl World {
                 Pending::Image => Phase::Stuck(2),
                 Pending::Volume => Phase::Stuck(3),
                 Pending::Config => Phase::Stuck(4),
+                Pending::VolumeNode => Phase::Stuck(5),
                 Pending::Starting => Phase::Crashing,
             };
         }
-        if disk.phase != DiskPhase::Bound {
-            return Phase::Stuck(1);
+        match disk.phase {
+            DiskPhase::Bound => {}
+            DiskPhase::Stranded => return Phase::Stuck(5),
+            DiskPhase::Lost | DiskPhase::Terminating => return Phase::Stuck(1),
         }
         let listed = self.config.contains_key(&number);
         let begins = pod.start != Start::Existing;
