@@ -25,13 +25,13 @@ pub struct Caches {
     pub clusters: Store<QuorateCluster>,
     /// all members
     pub members: Store<QuorateMember>,
-    /// Pods with our label
+    /// Pods with our label, without their specs
     pub pods: Store<Pod>,
     /// claims with our label
     pub claims: Store<PersistentVolumeClaim>,
     /// disruption budgets with our label
     pub budgets: Store<PodDisruptionBudget>,
-    /// Services with our label
+    /// Services with our label, without their specs
     pub services: Store<Service>,
 }
 
@@ -46,12 +46,14 @@ impl Caches {
         let clusters = follow(
             api::<QuorateCluster>(client, namespace),
             watcher::Config::default(),
+            |_| (),
             |cluster| Some(ObjectRef::from_obj(cluster)),
             &mut triggers,
         );
         let members = follow(
             api::<QuorateMember>(client, namespace),
             watcher::Config::default(),
+            |_| (),
             |member| {
                 let namespace = member.namespace().unwrap_or_default();
                 Some(ObjectRef::new(&member.spec.cluster_name).within(&namespace))
@@ -64,24 +66,30 @@ impl Caches {
             pods: follow(
                 api(client, namespace),
                 ours.clone(),
+                // What a Pod should be stands in its member's object; here it is asked what it is.
+                |pod: &mut Pod| pod.spec = None,
                 of_label::<Pod>,
                 &mut triggers,
             ),
             claims: follow(
                 api(client, namespace),
                 ours.clone(),
+                |_| (),
                 of_label::<PersistentVolumeClaim>,
                 &mut triggers,
             ),
             budgets: follow(
                 api(client, namespace),
                 ours.clone(),
+                |_| (),
                 of_label::<PodDisruptionBudget>,
                 &mut triggers,
             ),
             services: follow(
                 api(client, namespace),
                 ours,
+                // Of a Service its resource version is enough.
+                |service: &mut Service| (service.spec, service.status) = (None, None),
                 of_label::<Service>,
                 &mut triggers,
             ),
@@ -124,6 +132,7 @@ fn of_label<K: Resource>(object: &K) -> Option<ObjectRef<QuorateCluster>> {
 fn follow<K, F>(
     api: Api<K>,
     config: watcher::Config,
+    slim: fn(&mut K),
     cluster_of: F,
     triggers: &mut Triggers,
 ) -> Store<K>
@@ -136,7 +145,10 @@ where
     let kind = K::kind(&()).into_owned();
     let events = watcher(api, config)
         // What nobody reads: it is the larger half of many objects.
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            slim(object);
+        })
         .default_backoff()
         .reflect(writer)
         .touched_objects()

@@ -61,6 +61,7 @@ pub async fn acquire(
         identity,
         lease_duration: flags.leader_elect_lease_duration,
         seen: None,
+        held: None,
     };
     let retry = flags.leader_elect_retry_period;
     let until = loop {
@@ -111,12 +112,22 @@ struct Holder {
     lease_duration: Duration,
     /// the resource version of the last look, and when it was first seen
     seen: Option<(String, Instant)>,
+    /// as our last write left it; nothing where we do not know what it did
+    held: Option<Lease>,
 }
 
 impl Holder {
     /// Takes or renews the lease; `false`: another one holds it.
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
-        let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+        // At rest a renewal is one request: what our last write left needs no look, unless somebody changed it.
+        if let Some(lease) = self.held.take() {
+            match self.write(lease).await {
+                Ok(false) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                other => return other,
+            }
+        }
+        let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(self.name.clone()),
@@ -124,28 +135,47 @@ impl Holder {
                 },
                 spec: Some(self.spec(0)),
             };
-            return taken(self.api.create(&PostParams::default(), &lease).await);
+            let answer = self.api.create(&PostParams::default(), &lease).await;
+            return self.taken(answer);
         };
-        let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.unwrap_or_default();
-        let ours = holder == self.identity;
-        if !ours && !holder.is_empty() && !self.has_expired(&version, spec.lease_duration_seconds) {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        if holder != self.identity
+            && !holder.is_empty()
+            && !self.has_expired(&version, spec.lease_duration_seconds)
+        {
             return Ok(false);
         }
-        let transitions = spec.lease_transitions.unwrap_or_default() + i32::from(!ours);
-        let acquired = spec.acquire_time.filter(|_| ours);
-        let mut new = self.spec(transitions);
-        if acquired.is_some() {
-            new.acquire_time = acquired;
+        self.write(lease).await
+    }
+
+    /// Writes our name and the time into a lease, with the resource version that it has: of two that try, one
+    /// gets a conflict.
+    async fn write(&mut self, mut lease: Lease) -> Result<bool, kube::Error> {
+        let old = lease.spec.take().unwrap_or_default();
+        let ours = old.holder_identity.as_ref() == Some(&self.identity);
+        let mut new = self.spec(old.lease_transitions.unwrap_or_default() + i32::from(!ours));
+        if let Some(acquired) = old.acquire_time.filter(|_| ours) {
+            new.acquire_time = Some(acquired);
         }
         lease.spec = Some(new);
-        // PUT with the resource version that was read: of two that try, one gets a conflict.
-        taken(
-            self.api
-                .replace(&self.name, &PostParams::default(), &lease)
-                .await,
-        )
+        let answer = self
+            .api
+            .replace(&self.name, &PostParams::default(), &lease)
+            .await;
+        self.taken(answer)
+    }
+
+    fn taken(&mut self, answer: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
+        match answer {
+            Ok(lease) => {
+                self.held = Some(lease);
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a foreign lease has not changed for its whole duration.
@@ -172,13 +202,5 @@ impl Holder {
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
         }
-    }
-}
-
-fn taken(answer: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
-    match answer {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(error),
     }
 }

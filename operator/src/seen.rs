@@ -81,12 +81,12 @@ impl Seen {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
         let ours = ListParams::default().labels(&selector_text(&key.name));
-        // The label selects, the spec decides: a label can be edited.
-        let every = ListParams::default();
+        // By the spec: a label can be edited.
+        let of_cluster = ListParams::default().fields(&format!("spec.clusterName={}", key.name));
         let budget = budget_name(&key.name);
         let (cluster, members, pods, claims, budget) = futures::join!(
             clusters.get_opt(&key.name),
-            members.list(&every),
+            members.list(&of_cluster),
             pods.list(&ours),
             claims.list(&ours),
             budgets.get_opt(&budget),

@@ -421,4 +421,17 @@ fn an_old_leader_that_was_paused_does_no_harm() {
     assert!(late.is_empty(), "{late:?}");
     assert!(seen.iter().any(|call| call.from != old), "{seen:?}");
     calls.assert_one_at_a_time();
+
+    // Once it holds the lease, a renewal is a write and no read.
+    let mut leases = second.door.seen();
+    leases.retain(|seen| seen.path.contains("/leases"));
+    let (writes, reads): (Vec<_>, Vec<_>) = leases
+        .iter()
+        .skip_while(|seen| seen.method != http::Method::PUT)
+        .partition(|seen| seen.method == http::Method::PUT);
+    assert!(
+        reads.len() * 2 < writes.len(),
+        "{} writes, reads: {reads:?}",
+        writes.len()
+    );
 }
