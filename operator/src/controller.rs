@@ -337,17 +337,17 @@ impl Pass<'_> {
         if !self.write_status(seen, &old, &new, recorded).await? {
             return Ok(Action::requeue(SOON));
         }
+        context.door.metrics.cluster(
+            &seen.cluster.namespace().unwrap_or_default(),
+            &seen.cluster.name_any(),
+            status::gauges(&new, plan),
+        );
         for news in status::news(&old, &new, plan) {
             self.publish(seen, news).await;
         }
         if order_is_spent(seen, &old, plan) {
             self.forget_order(seen).await;
         }
-        context.door.metrics.cluster(
-            &seen.cluster.namespace().unwrap_or_default(),
-            &seen.cluster.name_any(),
-            status::gauges(&new, plan),
-        );
         let next = self.act_next(seen, heard, observed, plan, recorded).await;
         // After the act: whoever ends here has at least done that.
         self.write_member_statuses(seen, observed, plan).await?;
