@@ -7,6 +7,8 @@
 #   make chaos-membership SEED=1 WALKS=200 STEPS=30
 #                 random walks through memberships, with kills and cut links; AT_ONCE=2, TIME_S=120 for one walk
 #   make bench    side by side with etcd; ARGS="--quick" goes to `quorate bench compare`
+#   make bench-operator
+#                 the operator: time to Ready, write outages, API requests, memory; ARGS="--quick", ARGS="--only many --json"
 #   make images   OCI layouts of quorate and quorate-operator, at target/images
 #
 # These make a whole Kubernetes of three nodes on this machine, and take it away again. They need Linux and root.
@@ -15,7 +17,7 @@
 #   make test-kube  lives of the operator and its cluster; with KUBECONFIG=... and REGISTRY=... on that Kubernetes,
 #                   without those that break nodes; ARGS="--keep" keeps the logs
 
-.PHONY: help run test tools more chaos-membership bench need-rust need-go
+.PHONY: help run test tools more chaos-membership bench bench-operator need-rust need-go
 .DEFAULT_GOAL := help
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
@@ -49,6 +51,9 @@ chaos-membership: need-rust
 bench: need-rust tools
 	cargo build --release --package quorate
 	@exec $(RELEASE)/quorate bench compare $(ARGS)
+
+bench-operator: need-rust need-go
+	@cargo xtask bench-operator $(ARGS)
 
 images: need-rust
 	@cargo xtask images

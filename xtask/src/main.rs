@@ -8,6 +8,7 @@
 //! check → fmt, clippy, tidy
 //! tidy  → the drawn edges (edges.rs), pure rooms, licences, sources, file sizes
 //! more  → the long lanes (more.rs), starting at a place that the commit gives
+//! bench-operator → what the operator costs, and what its work costs a client (bench_operator.rs)
 //! tools → real etcd, its tools and Kubernetes, built from the Go module proxy into a cache of the user
 //! images → release programs and the libraries they need, as OCI layouts at target/images
 //! ```
@@ -17,6 +18,7 @@
     reason = "a command line program speaks on stdout"
 )]
 
+mod bench_operator;
 mod build;
 mod check;
 mod deny;
@@ -57,6 +59,7 @@ fn run(words: &[String]) -> Result<()> {
         "check" => check::command(),
         "ci" => lanes::command(rest),
         "more" => more::command(rest),
+        "bench-operator" => bench_operator::command(rest),
         "tidy" => tidy::command(),
         "crds" => check::crds(),
         "bless" => check::bless(rest),
@@ -65,7 +68,7 @@ fn run(words: &[String]) -> Result<()> {
             Ok(())
         }
         other => Err(format!(
-            "unknown word {other:?}, expected one of tools, images, check, ci, more, tidy, crds, bless, help"
+            "unknown word {other:?}, expected one of tools, images, check, ci, more, bench-operator, tidy, crds, bless, help"
         )),
     }
 }
@@ -81,6 +84,8 @@ cargo xtask WORD
   check          cargo fmt --check, clippy without warnings, tidy
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds
+  bench-operator the operator's figures as a table, with release programs; --json, --quick, --only PART, --rounds N,
+                 --clusters N, --rest SECONDS; a missed target is a failure (= make bench-operator)
   tidy           the drawn dependency edges, pure rooms, licences, sources, file sizes
   crds           write crds/, the charts' copies, values schema and rights anew from the operator's types
   bless [ROOM..] re-record expected output of tests (all rooms or the named ones); read its diff as code;

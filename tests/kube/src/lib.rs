@@ -1,1 +1,3 @@
-//! A real Kubernetes API server on our members; see `tests/`.
+//! A real Kubernetes API server on our members, and the operator under one; see `tests/`.
+
+pub mod process;

@@ -1,7 +1,7 @@
 //! What a run cost, in numbers for people.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 
 use serde_json::Value;
@@ -25,39 +25,6 @@ pub struct Figures {
     pub store_calls: Vec<(String, u64, f64)>,
     /// complaints about the store in the API server's log, all within the failover
     pub complaints: usize,
-}
-
-/// Resident and anonymous memory of a process, KiB.
-pub fn memory(pid: u32) -> (u64, u64) {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the member runs");
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .split_ascii_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .unwrap_or_else(|| panic!("/proc/{pid}/status has no {name}"))
-    };
-    (field("VmRSS:"), field("RssAnon:"))
-}
-
-/// User and system time of a process, seconds.
-pub fn cpu(pid: u32) -> f64 {
-    /// The unit of /proc/PID/stat, the same on every Linux that we run on.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the member runs");
-    // The second field is a name in parentheses and may hold blanks; user time is the 12th behind it.
-    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 = rest
-        .split_ascii_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|word| word.parse::<u64>().ok())
-        .sum();
-    ticks as f64 / TICKS_PER_SECOND
 }
 
 /// The API server's calls to its store, by kind, from its metrics.

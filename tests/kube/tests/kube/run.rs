@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kubetest::process;
 use serde_json::Value;
 use testkit::{Cluster, Kind, Spec, eventually};
 
@@ -51,13 +52,13 @@ pub fn run(kind: Kind, cache: Cache, size: Size) -> Figures {
         .members
         .iter()
         .filter_map(testkit::Member::pid)
-        .map(figures::memory)
+        .map(process::memory)
         .unzip();
     let cpu_s = cluster
         .members
         .iter()
         .filter_map(testkit::Member::pid)
-        .map(figures::cpu)
+        .map(process::cpu)
         .sum();
     let failover = fail_over(&mut cluster, &control, size);
     control.assert_running();

@@ -48,13 +48,27 @@ impl Cluster {
     }
 
     fn create_in(world: &'static World, ns: Ns, spec: &Value) -> Self {
-        let cluster = Self {
+        let cluster = Self::planned_in(world, ns);
+        cluster.apply(spec);
+        cluster
+    }
+
+    /// Only its namespace.
+    pub fn planned(world: &'static World, word: &str) -> Self {
+        Self::planned_in(world, Ns::new(world, word))
+    }
+
+    fn planned_in(world: &'static World, ns: Ns) -> Self {
+        Self {
             ns,
             name: "q".to_owned(),
             world,
-        };
-        cluster.apply(spec);
-        cluster
+        }
+    }
+
+    /// Where it is.
+    pub fn world(&self) -> &'static World {
+        self.world
     }
 
     /// kubectl apply.

@@ -48,6 +48,8 @@ pub struct Seen {
     pub method: Method,
     /// path without the query
     pub path: String,
+    /// it stays open, and brings what is new
+    pub is_watch: bool,
     /// what came with it
     pub body: Bytes,
     /// when
@@ -57,6 +59,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// It went to the API server; a cluster behind a door has the calls of its members here too.
+    pub fn is_to_the_api_server(&self) -> bool {
+        self.path.starts_with("/api/") || self.path.starts_with("/apis/")
+    }
+
     /// Not a read, and not one of those that only tell.
     pub fn is_change(&self) -> bool {
         is_change(&self.method, &self.path)
@@ -238,6 +245,7 @@ impl Gate {
         };
         let is_read = parts.method == Method::GET;
         let is_watch = is_read && uri.contains("watch=");
+        self.with(|state| state.seen[number].is_watch = is_watch);
         if let Some(answer) = self.before(&uri, &path, is_read, is_watch) {
             return answer;
         }
@@ -287,6 +295,7 @@ impl Gate {
             state.seen.push(Seen {
                 method: method.clone(),
                 path: path.to_owned(),
+                is_watch: false,
                 body,
                 at: Instant::now(),
                 status: 0,

@@ -33,7 +33,7 @@ use crate::world::on_spawner;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks at a process's readiness.
+/// Between two looks at a process's readiness; a ready one may be looked at less often.
 const PROBE: Duration = Duration::from_millis(300);
 
 /// After an end by itself a process is started again, later each time, up to this.
@@ -72,6 +72,8 @@ struct State {
     silent_nodes: BTreeSet<Name>,
     /// namespaces in which no Pod finds a node
     no_room: BTreeSet<String>,
+    /// between two looks at a ready process; [`PROBE`] when it is not set
+    probe_ready: Option<Duration>,
     /// doors before the members of a namespace
     calls: BTreeMap<String, Calls>,
     /// Pods whose volume is on a node that takes none
@@ -217,6 +219,11 @@ impl Kubelet {
         self.with(|state| {
             state.no_way.insert((namespace.to_owned(), pod.to_owned()));
         });
+    }
+
+    /// Processes that are ready are probed this often, which is rarely: there are many.
+    pub fn probe_ready_every(&self, pause: Duration) {
+        self.with(|state| state.probe_ready = Some(pause));
     }
 
     /// kill -9, and the volume is empty when the process starts again.
@@ -597,12 +604,14 @@ impl Kubelet {
 
     async fn probe(&self, uid: &str) {
         let address = self.with(|state| {
+            let rarely = state.probe_ready;
             let running = state.running.get_mut(uid)?;
+            let pause = rarely.filter(|_| running.ready).unwrap_or(PROBE);
             if running.child.is_none() {
                 running.set_ready(false);
                 return None;
             }
-            if running.probed_at.is_some_and(|at| at.elapsed() < PROBE) {
+            if running.probed_at.is_some_and(|at| at.elapsed() < pause) {
                 return None;
             }
             running.probed_at = Some(Instant::now());

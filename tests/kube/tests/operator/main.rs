@@ -15,6 +15,7 @@
 //! One control plane serves all tests of a run; each test has a namespace of its own.
 //! `QUORATE_KUBE_STORE=ours` puts the API server on three members of ours in place of etcd.
 
+mod bench;
 mod calls;
 mod charts;
 #[path = "../kube/control.rs"]

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -13,6 +14,9 @@ use crate::world::{World, on_spawner};
 
 /// Where the operator's account lives.
 pub const HOME: &str = "quorate-system";
+
+/// How long a start may take, and the wait for a lease that the one before it held.
+const STARTED: Duration = Duration::from_secs(60);
 
 /// A running operator. It is killed when it is dropped.
 pub struct Operator {
@@ -33,6 +37,8 @@ pub struct Options {
     pub cut: Option<Cut>,
     /// without the rights on objects that are in no namespace
     pub narrow: bool,
+    /// it says as much as an installed one, and not all that tests want to read
+    pub terse: bool,
 }
 
 impl Options {
@@ -41,8 +47,20 @@ impl Options {
         Self {
             namespace: namespace.to_owned(),
             flags: vec!["--leader-elect=false".to_owned()],
-            cut: None,
-            narrow: false,
+            ..Self::default()
+        }
+    }
+
+    /// One as it is installed: it holds a lease, of a name that no other has.
+    pub fn installed(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            flags: vec![
+                format!("--leader-elect-namespace={HOME}"),
+                format!("--leader-elect-name={namespace}"),
+            ],
+            terse: true,
+            ..Self::default()
         }
     }
 }
@@ -135,6 +153,32 @@ impl Operator {
         get(address, "/metrics")
     }
 
+    /// How often it has looked at a cluster.
+    pub fn looks(&self) -> u64 {
+        self.metrics()
+            .lines()
+            .find_map(|line| line.strip_prefix("quorate_operator_reconcile_total "))
+            .and_then(|number| number.trim().parse().ok())
+            .expect("it counts its looks")
+    }
+
+    /// Waits until it acts and has read what there is.
+    pub fn until_it_looks(&self) {
+        testkit::eventually("an operator that looks", STARTED, || {
+            let said = self.log();
+            if said.contains("looking after clusters") {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it was not killed").id()
+    }
+
     /// What it has said.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
@@ -185,7 +229,7 @@ fn spawn(kubeconfig: &std::path::Path, log: &std::path::Path, options: &Options)
             .arg("--metrics-bind-address=127.0.0.1:0")
             .args(&options.flags)
             .env("KUBECONFIG", kubeconfig)
-            .env("QUORATE_LOG", "debug")
+            .env("QUORATE_LOG", if options.terse { "info" } else { "debug" })
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log)

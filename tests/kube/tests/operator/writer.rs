@@ -1,7 +1,7 @@
 //! A client that writes without pause, and remembers what was acknowledged; and one that watches the voters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,16 @@ const WRITE_WITHIN: Duration = Duration::from_secs(3);
 /// Between two writes: the machine has other work too.
 const PAUSE: Duration = Duration::from_millis(3);
 
+/// A cluster that has a quorum takes writes again within this, on busy cores too.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(30);
+
 /// Between two looks at the voters.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A client at work.
 pub struct Writer {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<Written>,
     voters: tokio::task::JoinHandle<Vec<usize>>,
 }
@@ -44,19 +48,45 @@ pub struct Written {
 impl Writer {
     /// Begins.
     pub fn start(world: &'static World, cluster: &Cluster) -> Self {
+        Self::start_with(world, cluster, WRITE_WITHIN)
+    }
+
+    /// The same with a client that goes to another member after this time.
+    pub fn start_with(world: &'static World, cluster: &Cluster, write_within: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(AtomicU64::new(0));
         let namespace = cluster.ns.name.clone();
         let task = world.handle().spawn(write(
             world.kubelet.clone(),
             namespace.clone(),
+            write_within,
             Arc::clone(&stop),
+            Arc::clone(&count),
         ));
         let voters = world.handle().spawn(count_voters(
             world.kubelet.clone(),
             namespace,
             Arc::clone(&stop),
         ));
-        Self { stop, task, voters }
+        Self {
+            stop,
+            count,
+            task,
+            voters,
+        }
+    }
+
+    /// Waits until so many more writes were acknowledged: what stopped them before is over, and was measured.
+    pub fn until_more(&self, writes: u64) {
+        let wanted = self.count.load(Ordering::Relaxed) + writes;
+        testkit::eventually("writes that go on", GOES_ON_WITHIN, || {
+            let count = self.count.load(Ordering::Relaxed);
+            if count >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{count} of {wanted} writes"))
+            }
+        });
     }
 
     /// Ends, and asks the cluster for every acknowledged write; the voters that were seen, without repetitions.
@@ -105,9 +135,17 @@ async fn connect(address: &str) -> Option<Channel> {
         .ok()
 }
 
-async fn write(kubelet: Kubelet, namespace: String, stop: Arc<AtomicBool>) -> Written {
+async fn write(
+    kubelet: Kubelet,
+    namespace: String,
+    within: Duration,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+) -> Written {
     let written = Mutex::new(Written::default());
     let (mut number, mut turn, mut last) = (0u64, 0usize, Instant::now());
+    // A write without an answer may still take effect, also after later ones: its key is not used again.
+    let mut keys = 0u64;
     while !stop.load(Ordering::Relaxed) {
         let addresses = kubelet.ready_addresses(&namespace);
         let Some(address) = addresses.get(turn % addresses.len().max(1)) else {
@@ -125,21 +163,25 @@ async fn write(kubelet: Kubelet, namespace: String, stop: Arc<AtomicBool>) -> Wr
                 break;
             }
             number += 1;
-            let key = format!("writer/{}", number % 20);
+            let key = format!("writer/{keys}/{}", number % 20);
             let put = client.put(pb::PutRequest {
                 key: key.clone().into(),
                 value: number.to_string().into(),
                 ..pb::PutRequest::default()
             });
-            match tokio::time::timeout(WRITE_WITHIN, put).await {
+            match tokio::time::timeout(within, put).await {
                 Ok(Ok(_)) => {
                     let mut written = written.lock().expect("nobody panics with it");
                     written.acknowledged.insert(key, number);
                     written.count += 1;
+                    count.store(written.count, Ordering::Relaxed);
                     written.longest_gap = written.longest_gap.max(last.elapsed());
                     last = Instant::now();
                 }
-                _ => break,
+                _ => {
+                    keys += 1;
+                    break;
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
