@@ -6,6 +6,7 @@
 mod fake;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -115,7 +116,18 @@ impl Attempt {
         let before = listing(&self.data);
         let client = format!("http://127.0.0.1:{}", ports::free());
         let log = tempfile::NamedTempFile::new().expect("a file");
-        let mut command = Command::new(quorate());
+        // Where everybody may read it: the folder that it was built in may be one user's own.
+        let public = tempfile::Builder::new()
+            .permissions(std::fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .expect("a directory");
+        let mut program = quorate();
+        if self.user.is_some() {
+            let copy = public.path().join("quorate");
+            std::fs::copy(&program, &copy).expect("a copy");
+            program = copy;
+        }
+        let mut command = Command::new(program);
         command
             .arg(format!("--name={}", self.name))
             .arg(format!("--data-dir={}", self.data.display()))

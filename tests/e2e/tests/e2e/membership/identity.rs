@@ -1,7 +1,7 @@
 //! Who a member is: a removed one never comes back, an emptied disk does not vote twice, another
 //! cluster's member is not let in. Each is refused in its own words, and leaves the disk as it was.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use testkit::{Cluster, Kind, Member, Spec, eventually, left_out};
 
@@ -98,6 +98,27 @@ fn an_emptied_disk_does_not_vote_twice() {
     }
 }
 
+/// Waits until the first two have not been dialled for a second: streams that are younger than
+/// half of one are taken for those of a process that dials anew.
+fn wait_settled(cluster: &Cluster) {
+    let dialled = || {
+        let logs = [0, 1].map(|index| cluster.members[index].log_text());
+        logs.map(|log| log.matches("a peer opened its stream to us").count())
+    };
+    let (mut last, mut since) = (dialled(), Instant::now());
+    eventually("streams that stay", Duration::from_secs(20), || {
+        let now = dialled();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        if since.elapsed() >= Duration::from_secs(1) {
+            Ok(())
+        } else {
+            Err(format!("{now:?} so far"))
+        }
+    });
+}
+
 /// A copy was started while its member was down; then the member comes back. The others see two
 /// processes under one ID, and the one that came later stops.
 #[test]
@@ -109,6 +130,7 @@ fn a_directory_that_was_copied_does_not_run_twice() {
     cluster.members[2].kill();
     crate::start::copy_directory(&cluster.members[2].data_dir, &copy);
     cluster.members[3].start();
+    wait_settled(&cluster);
     cluster.members[2].spawn();
     let said = refusal(&mut cluster.members[2]);
     for words in [
