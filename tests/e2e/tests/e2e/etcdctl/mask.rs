@@ -141,6 +141,7 @@ impl Mask {
         if case.racy {
             masked = masked
                 .replace("cluster version 3.6", "cluster version 3.7")
+                .replace("code = InvalidArgument", "code = FailedPrecondition")
                 .replace("invalid downgrade target version", DOWNGRADE_UNDER_WAY);
         }
         if case.sorted {

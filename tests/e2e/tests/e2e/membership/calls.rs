@@ -287,7 +287,8 @@ fn with_two_of_three_dead_a_removal_is_refused_at_once() {
         let ours = ask(ours);
         (etcd.join().expect("etcd's half"), ours)
     });
-    assert!(etcd.1.contains("context deadline exceeded"), "{etcd:?}");
+    // The call's deadline is the server's too: either may be the first to say that it passed.
+    assert!(etcd.0 >= Duration::from_secs(2), "{etcd:?}");
     let (took, said) = ours;
     assert!(took < Duration::from_secs(2), "{took:?}: {said}");
     for words in [
