@@ -690,7 +690,11 @@ impl Display for Broken {
             Broken::Stranded => f.write_str("the node of its volume is gone"),
             Broken::NoVolume => f.write_str("its volume is gone"),
             Broken::Config => Pending::Config.fmt(f),
-            Broken::CrashLooping { restarts } => write!(f, "it has ended {restarts} times"),
+            // It waits for the next start: it has ended once more than it was started again.
+            Broken::CrashLooping { restarts: 0 } => f.write_str("it has ended once"),
+            Broken::CrashLooping { restarts } => {
+                write!(f, "it has ended {} times", restarts.saturating_add(1))
+            }
         }
     }
 }
