@@ -14,8 +14,9 @@
 # These make a whole Kubernetes of three nodes on this machine, and take it away again. They need Linux and root.
 #
 #   make run-kube   the operator from its chart, a QuorateCluster of three; prints the KUBECONFIG; ARGS="--nodes 1"
-#   make test-kube  lives of the operator and its cluster; with KUBECONFIG=... and REGISTRY=... on that Kubernetes,
-#                   without those that break nodes; ARGS="--keep" keeps the logs
+#   make test-kube  the operator's tests in their long forms, then lives of the operator and its cluster;
+#                   with KUBECONFIG=... and REGISTRY=... only those lives, on that Kubernetes, without those that
+#                   break nodes; ARGS="--keep" keeps the logs
 
 .PHONY: help run test tools more chaos-membership bench bench-operator need-rust need-go
 .DEFAULT_GOAL := help
@@ -67,7 +68,7 @@ test-kube: need-rust need-go
 	@$(KUBE_CLUSTER) test --kubeconfig $(KUBECONFIG) $(if $(REGISTRY),--registry $(REGISTRY)) $(ARGS)
 else
 test-kube: kube-parts kube-images
-	@cargo xtask ci kube
+	@cargo xtask more operator
 	@$(KUBE_CLUSTER) test --store ours $(ARGS)
 	@$(KUBE_CLUSTER) test --store etcd $(ARGS)
 endif

@@ -30,6 +30,8 @@ struct LongLane {
     at_once: usize,
     /// Rounds when there is no budget.
     rounds: u64,
+    /// One test that takes half an hour and more: no budget has room for it.
+    endless: bool,
 }
 
 const LONG_LANES: &[LongLane] = &[
@@ -42,6 +44,7 @@ const LONG_LANES: &[LongLane] = &[
         environment: &[],
         at_once: 2,
         rounds: 5,
+        endless: false,
     },
     // Whole clusters under new seeds.
     LongLane {
@@ -53,6 +56,7 @@ const LONG_LANES: &[LongLane] = &[
         environment: &[],
         at_once: 2,
         rounds: 5,
+        endless: false,
     },
     // Other kills than those of `make test`, for longer.
     LongLane {
@@ -64,6 +68,7 @@ const LONG_LANES: &[LongLane] = &[
         environment: &[("QUORATE_HISTORY_S", "120")],
         at_once: 1,
         rounds: 5,
+        endless: false,
     },
     // Other walks than those of `make test`, and longer ones.
     LongLane {
@@ -79,6 +84,7 @@ const LONG_LANES: &[LongLane] = &[
         ],
         at_once: 1,
         rounds: 5,
+        endless: false,
     },
     // etcd's own suites, in all their shapes.
     LongLane {
@@ -90,6 +96,7 @@ const LONG_LANES: &[LongLane] = &[
         environment: &[("QUORATE_COMMON", "whole")],
         at_once: 1,
         rounds: 1,
+        endless: false,
     },
     // The whole load under a Kubernetes API server, on ours and on etcd, with the figures of both.
     LongLane {
@@ -101,6 +108,7 @@ const LONG_LANES: &[LongLane] = &[
         environment: &[("QUORATE_KUBE", "whole")],
         at_once: 1,
         rounds: 1,
+        endless: false,
     },
     // The operator's longer lives, with the API server on three members of ours.
     LongLane {
@@ -122,6 +130,37 @@ const LONG_LANES: &[LongLane] = &[
         ],
         at_once: 3,
         rounds: 1,
+        endless: false,
+    },
+    // Half an hour without a quorum and without an act.
+    LongLane {
+        name: "operator-quiet",
+        packages: &["kubetest"],
+        only: &["trouble::with_the_quorum_lost"],
+        seeds: 0,
+        cases: 0,
+        environment: &[
+            ("QUORATE_OPERATOR", "whole"),
+            ("QUORATE_OPERATOR_QUIET_S", "1800"),
+        ],
+        at_once: 1,
+        rounds: 1,
+        endless: true,
+    },
+    // A life for each change of a whole one, in which the operator ends there.
+    LongLane {
+        name: "operator-ends",
+        packages: &["kubetest"],
+        only: &["crash::one_end"],
+        seeds: 0,
+        cases: 0,
+        environment: &[
+            ("QUORATE_OPERATOR", "whole"),
+            ("QUORATE_OPERATOR_ENDS", "all"),
+        ],
+        at_once: 1,
+        rounds: 1,
+        endless: true,
     },
 ];
 
@@ -154,7 +193,12 @@ pub(crate) fn command(words: &[String]) -> Result<()> {
             let failed = ran
                 .iter()
                 .any(|one| one.lane == lane.name && one.failed > 0);
-            if failed || (deadline.is_none() && round >= lane.rounds) {
+            if failed
+                || match deadline {
+                    Some(_) => lane.endless,
+                    None => round >= lane.rounds,
+                }
+            {
                 continue;
             }
             if deadline.is_some_and(|deadline| Instant::now() + ROUND_AT_LEAST > deadline) {
@@ -286,6 +330,10 @@ fn close(ran: &[Ran], took: Duration) -> Result<()> {
     println!("\nmore: what ran, in {:.0} s", took.as_secs_f64());
     for lane in LONG_LANES {
         let rounds: Vec<&Ran> = ran.iter().filter(|round| round.lane == lane.name).collect();
+        if rounds.is_empty() {
+            println!("more: lane {}: not run", lane.name);
+            continue;
+        }
         let seconds: f64 = rounds.iter().map(|round| round.took.as_secs_f64()).sum();
         let (passed, failed) = rounds.iter().fold((0, 0), |sum, round| {
             (sum.0 + round.passed, sum.1 + round.failed)
