@@ -235,7 +235,7 @@ fn options_roll_one_by_one_and_the_leader_is_last() {
         return;
     };
     let cluster = Cluster::create(world, "roll", &spec(3));
-    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
     let object = cluster.until_ready(3, STEP * 2);
     let leader = object["status"]["leader"]
         .as_str()
@@ -267,21 +267,8 @@ fn options_roll_one_by_one_and_the_leader_is_last() {
             && condition(object, "VersionCurrent") == "True"
     });
     cluster.until_ready(3, STEP);
-    let mut made: Vec<(String, String)> = cluster
-        .list("pods")
-        .iter()
-        .map(|pod| {
-            let text = |path: &str| {
-                pod["metadata"][path]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            (text("creationTimestamp"), text("name"))
-        })
-        .collect();
-    made.sort();
-    assert_eq!(made.last().map(|(_, name)| name), Some(&leader), "{made:?}");
+    let made = operator.pods_made();
+    assert_eq!(made.last(), Some(&leader), "{made:?}");
     writer.check(world, &cluster);
     let args = cluster.list("pods")[0]["spec"]["containers"][0]["args"].to_string();
     assert!(args.contains("--snapshot-count=5000"), "{args}");
@@ -391,7 +378,7 @@ fn versions_go_up_one_by_one_and_not_down() {
     let mut wanted = spec(3);
     wanted["membership"]["replaceFailedAfter"] = json!("0s");
     let cluster = Cluster::create(world, "version", &wanted);
-    let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
     let object = cluster.until_ready(3, STEP * 2);
     let leader = object["status"]["leader"]
         .as_str()
@@ -436,21 +423,8 @@ fn versions_go_up_one_by_one_and_not_down() {
         object["status"]["version"] == "0.2.0" && condition(object, "VersionCurrent") == "True"
     });
     cluster.until_ready(3, STEP);
-    let mut made: Vec<(String, String)> = cluster
-        .list("pods")
-        .iter()
-        .map(|pod| {
-            let text = |path: &str| {
-                pod["metadata"][path]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            (text("creationTimestamp"), text("name"))
-        })
-        .collect();
-    made.sort();
-    assert_eq!(made.last().map(|(_, name)| name), Some(&leader), "{made:?}");
+    let made = operator.pods_made();
+    assert_eq!(made.last(), Some(&leader), "{made:?}");
     let (_, voters) = writer.check(world, &cluster);
     assert_eq!(voters, [3]);
     assert_eq!(downs.most(), 1, "members that were down at the same time");

@@ -129,6 +129,22 @@ impl Operator {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
+    /// The Pods that it made, in their order; creation timestamps are of whole seconds.
+    pub fn pods_made(&self) -> Vec<String> {
+        let seen = self.door.seen().into_iter();
+        seen.filter(|seen| {
+            seen.method == "POST" && seen.path.ends_with("/pods") && seen.status == 201
+        })
+        .map(|seen| {
+            let pod: serde_json::Value = serde_json::from_slice(&seen.body).expect("a Pod");
+            pod["metadata"]["name"]
+                .as_str()
+                .expect("its name")
+                .to_owned()
+        })
+        .collect()
+    }
+
     /// That it was refused nothing: what it is shipped with suffices.
     pub fn assert_rights_suffice(&self) {
         let refused: Vec<_> = self
