@@ -30,6 +30,7 @@ use quorum::{Doubt, Life, Member, MemberId, Policy, Role, Rule, Step, View, Warn
 use properties::Condition::{Dead, DeadUnseen, Healthy, Hung, Returning, Stillborn, Unstarted};
 use properties::{
     Condition, Kind, Node, State, after, breaks_p1, breaks_p2, breaks_p2_in_truth, commits,
+    in_doubt,
 };
 
 // ---- what happens in the world
@@ -256,6 +257,8 @@ struct Search {
     policy: Policy,
     /// A broken twin, to see that P4 can fail: the leader forgets what it has not applied.
     forgets_unapplied: bool,
+    /// Another, to see that P3 can fail: nothing is allowed beside a voter in doubt.
+    refuses_beside_doubt: bool,
 }
 
 #[derive(Default)]
@@ -280,6 +283,16 @@ impl Search {
             faults_max: 3,
             policy: Policy::default(),
             forgets_unapplied: false,
+            refuses_beside_doubt: false,
+        }
+    }
+
+    /// Small enough to be asked again and again.
+    fn small() -> Search {
+        Search {
+            voters_max: 3,
+            faults_max: 1,
+            ..Search::strict()
         }
     }
 
@@ -308,7 +321,7 @@ impl Search {
 
     /// Steps that the rule allows, with the states they lead to.
     fn allowed(&self, state: &State) -> Vec<(Step, Kind, usize)> {
-        if !state.has_leader() {
+        if !state.has_leader() || (self.refuses_beside_doubt && in_doubt(state)) {
             return Vec::new();
         }
         let view = self.view(state);
@@ -416,16 +429,17 @@ fn the_operators_rule_keeps_p1_without_exception() {
             assert!(commits(healthy, voters), "{}", found.trace(at, kind));
         }
     }
-    p3(&search, &found);
+    assert_eq!(breaks_p3(&search, &found), None);
 }
 
 #[test]
 fn the_rule_keeps_p3() {
     let search = Search::strict();
-    p3(&search, &search.run());
+    assert_eq!(breaks_p3(&search, &search.run()), None);
 }
 
-fn p3(search: &Search, found: &Found) {
+/// A state from which some size is never reached.
+fn breaks_p3(search: &Search, found: &Found) -> Option<String> {
     // Faults are over; those that were had do not tell states apart any more.
     let mut ids = HashMap::new();
     let mut states = Vec::new();
@@ -465,21 +479,48 @@ fn p3(search: &Search, found: &Found) {
         }
         for (state, reaches) in states.iter().zip(&reaches) {
             let concerned = state.has_quorum() && !state.pending();
-            assert!(
-                *reaches || !concerned,
-                "{state} does not come to {size} voters"
-            );
+            if concerned && !reaches {
+                return Some(format!("{state} does not come to {size} voters"));
+            }
         }
     }
+    None
+}
+
+/// The search keeps P1 and P2 only as long as the rule does: without (b) and (c) it breaks both,
+/// P1 by etcd's rule too, which takes one that is connected and silent for alive.
+#[test]
+fn p1_and_p2_in_truth_fail_without_the_rule() {
+    // It takes five voters to have one dead unseen, one in doubt, and a quorum.
+    let search = Search {
+        faults_max: 1,
+        ..Search::strict()
+    };
+    let off = search.rule(Rule::Off).run();
+    assert!(!off.p1.is_empty());
+    assert!(!off.p2_in_truth.is_empty());
+    let etcd = Search::small().rule(Rule::Etcd).run();
+    let hung = |at: usize| etcd.states[at].count(|node| node.condition == Condition::Hung) > 0;
+    assert!(etcd.p1.iter().any(|(at, _)| hung(*at)));
+}
+
+#[test]
+fn p3_fails_when_nothing_is_allowed_beside_a_voter_in_doubt() {
+    let search = Search {
+        refuses_beside_doubt: true,
+        ..Search::small()
+    };
+    let stuck = breaks_p3(&search, &search.run());
+    let stuck = stuck.expect("who never starts can never be removed");
+    assert!(stuck.contains(letter(Stillborn)), "{stuck}");
+    assert_eq!(breaks_p3(&Search::small(), &Search::small().run()), None);
 }
 
 #[test]
 fn p4_fails_when_the_leader_forgets_what_is_unapplied() {
     let search = Search {
-        voters_max: 3,
-        faults_max: 1,
         forgets_unapplied: true,
-        ..Search::strict()
+        ..Search::small()
     };
     assert!(!search.run().p4.is_empty());
 }
