@@ -322,6 +322,14 @@ pub enum RecoveryRefused {
         /// So many it takes.
         needed: usize,
     },
+    /// The API server calls enough voters' Pods ready, each of which has read with a quorum behind it: it is we
+    /// who do not reach them.
+    PodsReady {
+        /// So many.
+        ready: usize,
+        /// So many it takes.
+        needed: usize,
+    },
     /// There is a quorum.
     NotLost,
 }
@@ -399,6 +407,14 @@ impl WaitingOn {
             WaitingOn::ClusterIdMismatch { member, .. } => member.as_deref(),
             WaitingOn::SurvivorNotReady { survivor } => Some(survivor),
             _ => None,
+        }
+    }
+
+    /// What tells it from others of the same reason: the member, or a stranger's id.
+    pub fn about(&self) -> Option<String> {
+        match self {
+            WaitingOn::UnknownMember { id, .. } => Some(id.to_string()),
+            _ => self.member().map(str::to_owned),
         }
     }
 
@@ -716,6 +732,11 @@ impl Display for RecoveryRefused {
                 f,
                 "{answering} voters answer, {needed} are a quorum: they may elect a leader at any \
                  moment"
+            ),
+            RecoveryRefused::PodsReady { ready, needed } => write!(
+                f,
+                "the pods of {ready} voters are ready, {needed} are a quorum: they serve, and only \
+                 the operator does not reach them"
             ),
             RecoveryRefused::NotLost => f.write_str("the quorum is not lost"),
         }

@@ -108,7 +108,13 @@ impl Planner<'_> {
             return Some(RecoveryRefused::NoVolume { named });
         }
         let (_, answering, needed) = self.facts.last_count();
-        (answering >= needed).then_some(RecoveryRefused::QuorumAnswers { answering, needed })
+        if answering >= needed {
+            return Some(RecoveryRefused::QuorumAnswers { answering, needed });
+        }
+        // Their kubelets ask them from beside; we may be the one that is cut off.
+        let ready = self.facts.last_voters().filter(|voter| is_ready(voter));
+        let ready = ready.count();
+        (ready >= needed).then_some(RecoveryRefused::PodsReady { ready, needed })
     }
 
     /// The others stop, then the survivor starts as a cluster of one.
@@ -157,6 +163,9 @@ impl Planner<'_> {
             }
             Some(_) => self.wait_for(survivor),
             None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
+            None if survivor.volume == Volume::Unknown => self.unreadable(name, Part::Volume),
+            // It was lost meanwhile: a person names another one.
+            None if !has_usable_volume(survivor) => self.finish(Outcome::NotWanted),
             None => Next::Act(Action::EnsurePod {
                 name: survivor.name.clone(),
                 revision: survivor.revision.clone(),
@@ -219,6 +228,8 @@ impl Planner<'_> {
             Some(_) if self.facts.live.is_some() => self.finish(Outcome::Done),
             Some(_) => self.wait_for(survivor),
             None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
+            None if survivor.volume == Volume::Unknown => self.unreadable(name, Part::Volume),
+            None if !has_usable_volume(survivor) => self.finish(Outcome::NotWanted),
             None => self.start_existing(survivor),
         }
     }
@@ -447,4 +458,10 @@ impl Planner<'_> {
         survivors.sort_by_key(|survivor| std::cmp::Reverse(survivor.raft_index));
         survivors
     }
+}
+
+/// Its readiness probe, a read with a quorum behind it, says yes, and the node that says so is heard.
+fn is_ready(object: &MemberObject) -> bool {
+    pod(object)
+        .is_some_and(|pod| !pod.node_silent && pod.phase == PodPhase::Running { ready: true })
 }

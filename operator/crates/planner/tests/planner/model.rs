@@ -1,6 +1,8 @@
 //! The planner, searched: every state that a small world reaches when members crash, nodes fall
-//! silent and return, disks are lost, and the user changes her mind, while the planner acts on
-//! what it sees. (A restart of the operator changes nothing: a plan has no memory.)
+//! silent and return, disks are lost, the operator reaches nobody for a while, and the user changes
+//! her mind (another size, another revision, a pause, an order to recover, a member or the whole to
+//! go), while the planner acts on what it sees. (A restart of the operator changes nothing: a plan
+//! has no memory.)
 //!
 //! - P1: no act takes away a quorum that there was.
 //! - P2: while a voter is in doubt, no membership act makes a crash fatal that was not.
@@ -9,24 +11,26 @@
 //! - P3: from every state reached, when the faults are over and nobody who died comes back, the
 //!   plan leads to what the user wants, or there was no quorum to begin with.
 //!
+//! Up to five members everything is looked at that one fault and one wish reach; a search that does
+//! not come to its end fails.
 //! `QUORATE_MODEL_STATES=1000000 QUORATE_MODEL_FAULTS=2 QUORATE_MODEL_WISHES=2 cargo test -p planner`
-//! goes further; `QUORATE_MODEL_SLOW_OPERATOR=1` lets Pods and clocks go on between two acts.
+//! goes further, as far as so many states; `QUORATE_MODEL_SLOW_OPERATOR=1` lets Pods and clocks go on
+//! between two acts.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use planner::{
-    Action, Asked, Live, Observed, OperationKind, Pending, Plan, Pod, Policy, Version, WaitingOn,
-    check, plan,
+    Action, Asked, Live, Observed, OperationKind, Pending, Plan, Pod, PodPhase, Policy,
+    RecoverOrder, Role, Version, WaitingOn, check, plan,
 };
 
-use crate::world::{DiskPhase, Phase, Progress, Sees, World};
+use crate::world::{DiskPhase, Phase, Progress, Sees, World, name};
 
 type Planning = fn(&Observed, &Policy) -> Plan;
 
-/// Keeps the tests of this room within some ten seconds. From three voters everything is looked at
-/// with one fault and one wish; from five and from nothing it takes `QUORATE_MODEL_STATES=100000`.
-const STATES_MAX: usize = 25_000;
+/// Far more than there are with one fault and one wish: a search that comes here has no end.
+const STATES_MAX: usize = 2_000_000;
 
 struct Search {
     faults_max: u8,
@@ -50,6 +54,8 @@ struct Node {
 
 struct Found {
     states: usize,
+    /// No state is left that was not looked at.
+    all: bool,
     /// What went wrong first, with the way there.
     wrong: Option<String>,
     /// Worlds as they were reached, for P3.
@@ -78,6 +84,7 @@ impl Search {
         let mut ways: Vec<(usize, String)> = vec![(0, start.line())];
         let mut found = Found {
             states: 0,
+            all: false,
             wrong: None,
             worlds: Vec::new(),
         };
@@ -90,7 +97,7 @@ impl Search {
         }]);
         while let Some(node) = queue.pop_front() {
             if found.states == self.states_max {
-                break;
+                return found;
             }
             found.states += 1;
             let mut next = Vec::new();
@@ -129,11 +136,15 @@ impl Search {
                 });
             }
         }
+        found.all = true;
         found
     }
 
     /// The act that the plan asks for.
     fn step(&self, world: &World) -> Result<Option<(String, World)>, String> {
+        if world.gone {
+            return Ok(None);
+        }
         let observed = world.observe();
         let plan = (self.planning)(&observed, &world.policy);
         if self.checked {
@@ -154,7 +165,10 @@ impl Search {
             change(&mut then);
             next.push((event, then, 0, 1));
         };
-        for replicas in [0, 1, 3, 5] {
+        if world.gone || world.wanted.deletion_asked {
+            return;
+        }
+        for replicas in 0..=5 {
             if replicas <= self.replicas_max && replicas != world.wanted.replicas {
                 wish(format!("wants {replicas}"), &|world| {
                     world.want_replicas(replicas);
@@ -174,7 +188,21 @@ impl Search {
                     world.members.get_mut(number).unwrap().deletion_asked = true;
                 });
             }
+            if world.wanted.recover.is_none() && member.last_role == Some(Role::Voter) {
+                wish(format!("orders to recover from {number}"), &|world| {
+                    world.wanted.recover = Some(RecoverOrder {
+                        id: "order".to_owned(),
+                        cluster_id: world.cluster_id,
+                        survivor: name(*number),
+                        others_are_gone: false,
+                    });
+                });
+            }
         }
+        wish("wants it gone".to_owned(), &|world| {
+            world.wanted.deletion_asked = true;
+        });
+        wish("pauses it".to_owned(), &|world| world.wanted.paused = true);
     }
 }
 
@@ -194,6 +222,16 @@ fn by_itself(world: &World, all: bool, next: &mut Vec<(String, World, u8, u8)>) 
             next.push((format!("{number}'s node returns"), then, 0, 0));
         }
     }
+    for (event, ends) in [
+        ("the pause ends", world.wanted.paused),
+        ("the operator reaches them again", world.cut_off),
+    ] {
+        if ends {
+            let mut then = world.clone();
+            go_on(&mut then);
+            next.push((event.to_owned(), then, 0, 0));
+        }
+    }
     if !all {
         return;
     }
@@ -208,7 +246,14 @@ fn by_itself(world: &World, all: bool, next: &mut Vec<(String, World, u8, u8)>) 
     }
 }
 
+/// Nothing keeps the operator from looking and acting any more.
+fn go_on(world: &mut World) {
+    world.wanted.paused = false;
+    world.cut_off = false;
+}
+
 fn prepare(mut world: World) -> World {
+    world.policy.allow_even_replicas = true;
     world.bad_revisions.insert("bad".to_owned(), Pending::Image);
     world.policy.accept_outage = true;
     world.policy.replacements_per_hour_max = 100;
@@ -216,6 +261,11 @@ fn prepare(mut world: World) -> World {
 }
 
 fn faults(world: &World, next: &mut Vec<(String, World, u8, u8)>) {
+    if !world.cut_off {
+        let mut then = world.clone();
+        then.cut_off = true;
+        next.push(("the operator reaches nobody".to_owned(), then, 1, 0));
+    }
     for (number, member) in &world.members {
         let mut fault = |event: &str, change: &dyn Fn(&mut World)| {
             let mut then = world.clone();
@@ -297,6 +347,7 @@ fn heals(world: &World, home: &mut HashSet<u128>) -> Result<(), String> {
         let version = world.wanted.version;
         world.want_revision("r3", version);
     }
+    go_on(&mut world);
     // A death is seen sooner or later; until then an act may be tried in vain.
     for number in world.members.keys().copied().collect::<Vec<_>>() {
         if world.next_of(number) == Some(Progress::Seen) {
@@ -313,6 +364,10 @@ fn heals(world: &World, home: &mut HashSet<u128>) -> Result<(), String> {
             return Ok(());
         }
         way.push(print);
+        if world.gone {
+            home.extend(way);
+            return Ok(());
+        }
         let observed = world.observe();
         let plan = plan(&observed, &world.policy);
         let broken = check(&observed, &world.policy, &plan);
@@ -343,6 +398,13 @@ fn heals(world: &World, home: &mut HashSet<u128>) -> Result<(), String> {
 }
 
 fn is_home(world: &World, waiting: &[WaitingOn]) -> Result<(), &'static str> {
+    if world.wanted.deletion_asked {
+        return if world.gone {
+            Ok(())
+        } else {
+            Err("is not gone")
+        };
+    }
     let begun = !world.config.is_empty();
     if world.wanted.replicas == 0 {
         let asleep = world
@@ -402,6 +464,12 @@ fn searched(search: &Search, starts: Vec<World>) {
         if let Some(wrong) = &found.wrong {
             panic!("from {line}:\n{wrong}");
         }
+        let told = std::env::var_os("QUORATE_MODEL_STATES").is_some();
+        assert!(
+            found.all || told,
+            "{} states from {line}, and there are more",
+            found.states
+        );
         let mut home = HashSet::new();
         for world in &found.worlds {
             if let Err(lost) = heals(world, &mut home) {
@@ -411,11 +479,7 @@ fn searched(search: &Search, starts: Vec<World>) {
         println!(
             "{} states{}, {} on the way home, {:.1?} from {line}",
             found.states,
-            if found.states == search.states_max {
-                ", not all"
-            } else {
-                ""
-            },
+            if found.all { "" } else { ", not all" },
             home.len(),
             begun.elapsed()
         );
@@ -481,6 +545,19 @@ fn believes_silence(observed: &Observed, policy: &Policy) -> Plan {
     plan(&blind, policy)
 }
 
+/// Takes whom it does not reach for down, whatever their nodes say.
+fn believes_itself(observed: &Observed, policy: &Policy) -> Plan {
+    let mut proud = observed.clone();
+    for member in &mut proud.members {
+        if let Pod::Present(pod) = &mut member.pod
+            && let PodPhase::Running { ready } = &mut pod.phase
+        {
+            *ready = false;
+        }
+    }
+    plan(&proud, policy)
+}
+
 /// Forgets what it has begun.
 fn forgets(observed: &Observed, policy: &Policy) -> Plan {
     let mut blank = observed.clone();
@@ -507,6 +584,7 @@ fn a_broken_twin_is_caught_by_the_world() {
     for (name, twin) in [
         ("names", believes_names as Planning),
         ("silence", believes_silence),
+        ("itself", believes_itself),
     ] {
         let search = Search {
             planning: twin,

@@ -1,12 +1,13 @@
 //! Stories in `testdata`: commands to a world above `---`, what the planner says below.
 //! `QUORATE_BLESS=1 cargo test -p planner` writes what is below; read its diff as code.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use planner::{
     Action, AlarmKind, ClusterId, MemberId, Pending, Plan, RecoverOrder, Retention, Role, Version,
-    check, plan,
+    WaitingOn, check, plan,
 };
 
 use crate::world::{Disk, DiskPhase, HOUR, Kept, MINUTE, Phase, World, name, number};
@@ -111,9 +112,121 @@ fn the_reasons_in_the_documents_are_the_planners() {
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
     let reasons: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
     assert!(reasons.len() >= 10, "{reasons:?}");
-    for reason in reasons {
-        assert!(words.contains(&format!("\"{reason}\"")), "{reason}");
+    for reason in &reasons {
+        let known = *reason == "Refused" || words.contains(&format!("\"{reason}\""));
+        assert!(known, "{reason}");
     }
+    for waiting in for_a_person() {
+        let reason = waiting.reason();
+        assert!(
+            waiting.is_stalled() || waiting.is_blocked(),
+            "{reason} waits for nobody"
+        );
+        assert!(reasons.contains(&reason), "the page lacks {reason}");
+    }
+    // One of each, by the names in the two functions that say what waits for a person.
+    let (_, stalled) = words.split_once("pub fn is_stalled").unwrap();
+    let (_, blocked) = words.split_once("pub fn is_blocked").unwrap();
+    let variants = |text: &str| -> BTreeSet<String> {
+        let (body, _) = text.split_once("\n    }\n").unwrap();
+        let names = body.split("WaitingOn::").skip(1);
+        names
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap())
+            .map(str::to_owned)
+            .collect()
+    };
+    let named: BTreeSet<_> = variants(stalled)
+        .union(&variants(blocked))
+        .cloned()
+        .collect();
+    let listed: BTreeSet<_> = for_a_person()
+        .iter()
+        .map(|one| {
+            let shown = format!("{one:?}");
+            shown
+                .split(|c: char| !c.is_alphanumeric())
+                .next()
+                .map(str::to_owned)
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(listed, named);
+}
+
+/// One of each that only a person can end, or that was refused for the quorum's sake.
+fn for_a_person() -> Vec<WaitingOn> {
+    let member = || "x-0".to_owned();
+    let why = planner::Replace::VolumeLost;
+    let view = quorum::View {
+        itself: None,
+        leader: None,
+        members: Vec::new(),
+        committed: 0,
+        unapplied_change: false,
+    };
+    let step = quorum::Step::Restart(MemberId(1));
+    let verdict = quorum::judge(&view, step, quorum::Policy::operator(false));
+    vec![
+        WaitingOn::ClusterIdMismatch {
+            member: None,
+            found: ClusterId(1),
+            latched: ClusterId(2),
+        },
+        WaitingOn::UnknownMember {
+            id: MemberId(1),
+            name: member(),
+            peer_urls: Vec::new(),
+        },
+        WaitingOn::QuorumLost {
+            voters: 3,
+            answering: 1,
+            needed: 2,
+            survivors: Vec::new(),
+        },
+        WaitingOn::VersionRefused {
+            from: Version::default(),
+            to: Version::default(),
+            why: planner::VersionRefused::Downgrade,
+        },
+        WaitingOn::EvenReplicasRefused { replicas: 2 },
+        WaitingOn::OutageNotAccepted {
+            member: member(),
+            voters: 1,
+        },
+        WaitingOn::QuotaExhausted {
+            member: member(),
+            in_use: 1,
+            quota: 1,
+        },
+        WaitingOn::ReplacementNotAllowed {
+            member: member(),
+            why,
+        },
+        WaitingOn::OperationOverdue {
+            id: 1,
+            what: String::new(),
+            for_ms: 1,
+        },
+        WaitingOn::RecoveryRefused(planner::RecoveryRefused::NoSuchMember { named: member() }),
+        WaitingOn::QuorumUnsafe(Box::new(verdict)),
+        WaitingOn::VoterInDoubt {
+            member: member(),
+            wanted: planner::Wish::Grow,
+            for_ms: None,
+        },
+        WaitingOn::OthersMayDecide {
+            members: Vec::new(),
+            needed: 2,
+        },
+        WaitingOn::SurvivorNotReady { survivor: member() },
+        WaitingOn::ReplacementsUsedUp {
+            member: member(),
+            why,
+            done: 1,
+            allowed: 1,
+            in_ms: 1,
+        },
+    ]
 }
 
 fn find(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -246,13 +359,14 @@ impl Story {
                 world.config.remove(&who());
                 world.look();
             }
-            "stranger" => {
-                world.stranger = match first {
-                    "voter" => Some(Role::Voter),
-                    "learner" => Some(Role::Learner),
-                    _ => None,
-                }
-            }
+            "stranger" => match first {
+                "voter" => world.strangers.push(Role::Voter),
+                "learner" => world.strangers.push(Role::Learner),
+                "gone" => drop(world.strangers.pop()),
+                other => panic!("{place}: {other}"),
+            },
+            "cut-off" => world.cut_off = true,
+            "reaches" => world.cut_off = false,
             "other-cluster" => world.cluster_id = ClusterId(0xdead),
             "unreadable" => {
                 world.unreadable.insert(who());

@@ -38,8 +38,12 @@ pub struct World {
     /// Revisions whose Pods cannot start.
     pub bad_revisions: BTreeMap<String, Pending>,
     pub versions: BTreeMap<String, Version>,
-    /// Somebody's member, added by hand.
-    pub stranger: Option<Role>,
+    /// Somebody's members, added by hand.
+    pub strangers: Vec<Role>,
+    /// The operator reaches no member; the API server reaches their nodes.
+    pub cut_off: bool,
+    /// The cluster's object is gone, with all that the operator had to do.
+    pub gone: bool,
     /// The API does not answer for the Pods of these.
     pub unreadable: BTreeSet<u64>,
     /// Nobody may look whether a volume's node is there.
@@ -191,7 +195,9 @@ impl World {
             learners_max: 2,
             bad_revisions: BTreeMap::new(),
             versions: BTreeMap::from([("r1".to_owned(), version)]),
-            stranger: None,
+            strangers: Vec::new(),
+            cut_off: false,
+            gone: false,
             unreadable: BTreeSet::new(),
             nodes_unread: false,
         }
@@ -396,7 +402,9 @@ impl World {
                 phase: match pod.phase {
                     Phase::Pending => PodPhase::Pending(Pending::Starting),
                     Phase::Stuck(why) => PodPhase::Pending(pending(why)),
-                    Phase::Running => PodPhase::Running { ready: true },
+                    Phase::Running => PodPhase::Running {
+                        ready: member.sees == Sees::Good,
+                    },
                     Phase::Crashing => PodPhase::CrashLooping { restarts: 6 },
                     Phase::Terminating => PodPhase::Terminating,
                     Phase::Ended => PodPhase::Ended,
@@ -432,6 +440,7 @@ impl World {
             pod,
             volume,
             asked: match member.sees {
+                _ if self.cut_off => Asked::Silent { since_ms: self.now },
                 Sees::Silent => Asked::Silent {
                     since_ms: member.since,
                 },
@@ -453,7 +462,7 @@ impl World {
     }
 
     fn live(&self) -> Live {
-        let Some(leader) = self.leader else {
+        let Some(leader) = self.leader.filter(|_| !self.cut_off) else {
             return Live::Unknown;
         };
         let mut members: Vec<_> = self
@@ -471,13 +480,19 @@ impl World {
                 number: Some(*number),
             })
             .collect();
-        members.extend(self.stranger.map(|role| LiveMember {
-            id: MemberId(0xbad),
-            name: "foreign".to_owned(),
-            peer_urls: vec!["http://foreign:2380".to_owned()],
-            role,
-            number: None,
-        }));
+        for (number, role) in (0..).zip(&self.strangers) {
+            let name = match number {
+                0 => "foreign".to_owned(),
+                _ => format!("foreign-{number}"),
+            };
+            members.push(LiveMember {
+                id: MemberId(0xbad + number),
+                peer_urls: vec![format!("http://{name}:2380")],
+                name,
+                role: *role,
+                number: None,
+            });
+        }
         Live::Known(Membership {
             cluster_id: self.cluster_id,
             leader: id(leader),
@@ -546,6 +561,13 @@ impl World {
                 member_number_next,
                 counts_as_replacement,
             } => {
+                if let OperationKind::RecoverQuorum {
+                    recovered: false, ..
+                } = operation.kind
+                    && self.has_quorum()
+                {
+                    return harm("a quorum that serves is given up for one member");
+                }
                 self.recorded.operation = Some(operation.clone());
                 self.recorded.operation_id_next = operation.id + 1;
                 self.recorded.member_number_next = *member_number_next;
@@ -685,7 +707,13 @@ impl World {
             Action::Disarm { member, kind } => {
                 self.alarms.remove(&(member.0 - 0xa0, *kind));
             }
-            Action::ReleaseCluster => self.recorded = Recorded::default(),
+            Action::ReleaseCluster => {
+                if !self.members.is_empty() {
+                    return harm("members are left behind");
+                }
+                self.recorded = Recorded::default();
+                self.gone = true;
+            }
         }
         Ok(())
     }
@@ -964,6 +992,9 @@ impl World {
         if let Some(operation) = &self.recorded.operation {
             numbers.extend(operation.kind.members().into_iter().map(number));
         }
+        if let Some(order) = &self.wanted.recover {
+            numbers.insert(number(&order.survivor));
+        }
         let map: BTreeMap<u64, u64> = numbers.iter().copied().zip(0..).collect();
         let to = |old: u64| map.get(&old).copied().unwrap_or(old);
         world.members = self
@@ -1001,6 +1032,9 @@ impl World {
             }
         }
         world.wanted.generation = 1;
+        if let Some(order) = &mut world.wanted.recover {
+            order.survivor = name(to(number(&order.survivor)));
+        }
         let recorded = &mut world.recorded;
         recorded.member_number_next = map.len() as u64;
         recorded.operation_id_next = 1;
@@ -1030,7 +1064,11 @@ impl World {
             let recorded = &self.recorded;
             let target = recorded.target.as_ref();
             (target.map(|t| t.replicas), target.map(|t| &t.revision)).hash(&mut hasher);
-            recorded.cluster_id.is_some().hash(&mut hasher);
+            (recorded.cluster_id.is_some(), &recorded.recovery_done).hash(&mut hasher);
+            let wanted = &self.wanted;
+            let order = wanted.recover.as_ref().map(|order| &order.survivor);
+            (wanted.paused, wanted.deletion_asked, order).hash(&mut hasher);
+            (self.cut_off, self.gone).hash(&mut hasher);
             recorded
                 .operation
                 .as_ref()
