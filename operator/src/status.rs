@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use crd::{
     Blocked, Condition, ConditionStatus, ConditionType, MemberSummary, QuorateCluster,
     QuorateClusterStatus, QuorateMember, QuorateMemberStatus, QuorumNumbers, Reason, Role, Waiting,
-    set_condition,
+    WithoutTolerance, set_condition,
 };
 use kube::ResourceExt as _;
 use kube::runtime::events::EventType;
 use manifests::HostTemplate;
-use planner::{Live, Observed, Plan, Truth, WaitingOn};
+use planner::{Budget, Live, Observed, Plan, Truth, WaitingOn};
 
 use crate::metrics::ClusterGauges;
 use crate::observe::{Memory, health, host, peer_url};
@@ -26,6 +26,9 @@ const WAITING_MAX: usize = 32;
 
 /// Characters of a sentence, at most as many as the schema allows; a refusal of a large cluster is some hundred.
 const MESSAGE_MAX: usize = 2048;
+
+/// The reason of what the API server or a member refuses.
+pub const REFUSED: &str = "Refused";
 
 /// Something that stops an act and that the planner does not know: the API server or a member has refused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,30 +112,7 @@ pub fn cluster_status(
             member_summary(member, observed, old)
         })
         .collect();
-    let old_waiting = |reason: &str, member: Option<&str>| {
-        old.waiting
-            .iter()
-            .find(|old| old.reason == reason && old.member.as_deref() == member)
-    };
-    let mut listed = BTreeSet::new();
-    let mut waiting: Vec<Waiting> = Vec::new();
-    let all = plan
-        .waiting
-        .iter()
-        .map(|one| (one.reason(), member_of(one), one.to_string()))
-        .chain(refused.map(|one| (one.reason, None, one.message.clone())));
-    for (reason, member, message) in all {
-        if waiting.len() < WAITING_MAX && listed.insert((reason, member)) {
-            let old = old_waiting(reason, member);
-            waiting.push(Waiting {
-                reason: reason.to_owned(),
-                member: member.map(str::to_owned),
-                message: bounded(message),
-                since: since(old.is_some(), old.and_then(|old| old.since.as_ref())),
-            });
-        }
-    }
-    new.waiting = waiting;
+    new.waiting = waiting(plan, refused, &old, observed.now_ms);
     let blocked = refused
         .map(|one| (one.reason, one.message.clone()))
         .or_else(|| {
@@ -159,6 +139,39 @@ pub fn cluster_status(
         set_condition(&mut new.conditions, condition);
     }
     new
+}
+
+/// All that is waited for, and what was refused; of what was there before, since when.
+fn waiting(
+    plan: &Plan,
+    refused: Option<&Refused>,
+    old: &QuorateClusterStatus,
+    now_ms: u64,
+) -> Vec<Waiting> {
+    let all = plan
+        .waiting
+        .iter()
+        .map(|one| (one.reason(), one.about(), one.to_string()))
+        .chain(refused.map(|one| (one.reason, None, one.message.clone())));
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for (reason, member, message) in all {
+        let is_it = |one: &&Waiting| one.reason == reason && one.member == member;
+        if waiting.len() == WAITING_MAX || waiting.iter().any(|one| is_it(&one)) {
+            continue;
+        }
+        let since = old
+            .waiting
+            .iter()
+            .find(is_it)
+            .and_then(|old| old.since.clone());
+        waiting.push(Waiting {
+            reason: reason.to_owned(),
+            member,
+            message: bounded(message),
+            since: since.or_else(|| Some(time(now_ms))),
+        });
+    }
+    waiting
 }
 
 fn count(number: usize) -> i32 {
@@ -348,37 +361,15 @@ fn conditions(
         );
     }
 
-    let budget = &cluster.spec.pod_disruption_budget;
-    let tolerance = status.quorum.as_ref().map_or(0, |quorum| quorum.tolerance);
-    if !budget.enabled {
-        add(
-            ConditionType::Evictable,
-            ConditionStatus::True,
-            Reason::Disabled,
-            "there is no PodDisruptionBudget",
-        );
-    } else if tolerance > 0 {
-        add(
-            ConditionType::Evictable,
-            ConditionStatus::True,
-            Reason::Tolerant,
-            "one voter may be evicted at a time",
-        );
-    } else if budget.without_tolerance == crd::WithoutTolerance::Allow {
-        add(
-            ConditionType::Evictable,
-            ConditionStatus::True,
-            Reason::EvictionAllowed,
-            "an eviction costs the quorum until the Pod runs again, and the policy lets it through",
-        );
-    } else {
-        add(
-            ConditionType::Evictable,
-            ConditionStatus::False,
-            Reason::NoTolerance,
-            "no voter may be lost, so every eviction is refused; podDisruptionBudget.withoutTolerance: Allow lets them through",
-        );
-    }
+    let voters = status.quorum.as_ref().map_or(0, |quorum| quorum.voters);
+    let (evictable, reason, message) = evictable(Evictions {
+        budget: observed.budget,
+        policy: cluster.spec.pod_disruption_budget.without_tolerance,
+        voters: u32::try_from(voters).unwrap_or_default(),
+        replicas: observed.wanted.replicas,
+        tolerance: status.quorum.as_ref().map_or(0, |quorum| quorum.tolerance),
+    });
+    add(ConditionType::Evictable, evictable, reason, message);
 
     for (kind, reason, wanted) in [
         (
@@ -430,27 +421,50 @@ fn conditions(
     all
 }
 
-/// The member that something is about.
-pub fn member_of(waiting: &WaitingOn) -> Option<&str> {
-    match waiting {
-        WaitingOn::Unreadable { member, .. }
-        | WaitingOn::VoterInDoubt { member, .. }
-        | WaitingOn::MemberStarting { member, .. }
-        | WaitingOn::MemberCannotStart { member, .. }
-        | WaitingOn::MemberSettling { member, .. }
-        | WaitingOn::PodTerminating { member, .. }
-        | WaitingOn::LearnerCatchingUp { member, .. }
-        | WaitingOn::ReplacementDue { member, .. }
-        | WaitingOn::ReplacementsUsedUp { member, .. }
-        | WaitingOn::ReplacementNotAllowed { member, .. }
-        | WaitingOn::CannotLeaveYet { member }
-        | WaitingOn::OutageNotAccepted { member, .. }
-        | WaitingOn::LeaderMustMove { member }
-        | WaitingOn::QuotaExhausted { member, .. }
-        | WaitingOn::AlarmRaised { member, .. } => Some(member),
-        WaitingOn::ClusterIdMismatch { member, .. } => member.as_deref(),
-        WaitingOn::SurvivorNotReady { survivor } => Some(survivor),
-        _ => None,
+/// What decides about an eviction.
+struct Evictions {
+    budget: Budget,
+    policy: WithoutTolerance,
+    voters: u32,
+    replicas: u32,
+    tolerance: i32,
+}
+
+/// Whether the disruption budget lets a voter be evicted now. The policy is asked with one or two voters only:
+/// from three on an eviction waits until all are well again.
+fn evictable(of: Evictions) -> (ConditionStatus, Reason, &'static str) {
+    let few = of.voters.max(of.replicas) <= 2;
+    match of.budget {
+        Budget::Absent => (
+            ConditionStatus::True,
+            Reason::Disabled,
+            "there is no PodDisruptionBudget",
+        ),
+        Budget::Unknown => (
+            ConditionStatus::Unknown,
+            Reason::NoTolerance,
+            "the PodDisruptionBudget could not be read",
+        ),
+        Budget::Present(0) => (
+            ConditionStatus::True,
+            Reason::EvictionAllowed,
+            "an eviction costs the quorum until the Pod runs again, and the policy lets it through",
+        ),
+        Budget::Present(_) if of.tolerance > 0 => (
+            ConditionStatus::True,
+            Reason::Tolerant,
+            "one voter may be evicted at a time",
+        ),
+        Budget::Present(_) if few && of.policy == WithoutTolerance::Refuse => (
+            ConditionStatus::False,
+            Reason::NoTolerance,
+            "no voter may be lost, so every eviction is refused; podDisruptionBudget.withoutTolerance: Allow lets them through",
+        ),
+        Budget::Present(_) => (
+            ConditionStatus::False,
+            Reason::NoTolerance,
+            "no voter may be lost at this moment, so every eviction is refused until more of them are well",
+        ),
     }
 }
 
@@ -493,13 +507,14 @@ pub fn news(old: &QuorateClusterStatus, new: &QuorateClusterStatus, plan: &Plan)
         .iter()
         .filter(|one| one.is_stalled() || one.is_blocked())
         .map(WaitingOn::reason)
+        .chain([REFUSED])
         .collect();
     let mut news: Vec<News> = new
         .waiting
         .iter()
         .filter(|one| !known.contains(&(one.reason.as_str(), one.member.as_deref())))
         .map(|one| News {
-            kind: if serious.contains(one.reason.as_str()) || plan.waiting.is_empty() {
+            kind: if serious.contains(one.reason.as_str()) {
                 EventType::Warning
             } else {
                 EventType::Normal
@@ -685,6 +700,85 @@ mod tests {
             &said("a-1 cannot start: its claim is not bound"),
             &said("a-1 cannot start: its image cannot be had")
         ));
+    }
+
+    #[test]
+    fn a_refusal_is_a_warning_whatever_else_is_waited_for_and_each_stranger_is_news() {
+        let stranger = |id| WaitingOn::UnknownMember {
+            id: planner::MemberId(id),
+            name: String::new(),
+            peer_urls: Vec::new(),
+        };
+        let starting = WaitingOn::MemberStarting {
+            member: "a-1".to_owned(),
+            pending: None,
+        };
+        let plan = Plan {
+            action: None,
+            waiting: vec![stranger(1), stranger(2), starting],
+            summary: planner::Summary {
+                phase: planner::Phase::Working,
+                quorum: None,
+                members: Vec::new(),
+                operation: None,
+                conditions: Vec::new(),
+            },
+        };
+        let refused = Refused {
+            reason: REFUSED,
+            message: "no".to_owned(),
+        };
+        let old = QuorateClusterStatus::default();
+        let new = QuorateClusterStatus {
+            waiting: waiting(&plan, Some(&refused), &old, 0),
+            ..QuorateClusterStatus::default()
+        };
+        let told: Vec<_> = news(&old, &new, &plan)
+            .into_iter()
+            .map(|one| (one.reason, one.kind))
+            .collect();
+        let warning = |reason: &str| (reason.to_owned(), EventType::Warning);
+        assert_eq!(
+            told,
+            [
+                warning("UnknownMember"),
+                warning("UnknownMember"),
+                ("MemberStarting".to_owned(), EventType::Normal),
+                warning("Refused"),
+            ]
+        );
+        assert_eq!(news(&new, &new, &plan), []);
+    }
+
+    #[test]
+    fn evictions_are_told_as_the_budget_lets_them() {
+        let told = |budget, policy, voters, replicas, tolerance| {
+            let (holds, _, message) = evictable(Evictions {
+                budget,
+                policy,
+                voters,
+                replicas,
+                tolerance,
+            });
+            (holds, message.contains("withoutTolerance"))
+        };
+        let (allow, refuse) = (WithoutTolerance::Allow, WithoutTolerance::Refuse);
+        let yes = (ConditionStatus::True, false);
+        assert_eq!(told(Budget::Present(2), refuse, 3, 3, 1), yes);
+        assert_eq!(told(Budget::Present(0), allow, 1, 1, 0), yes);
+        assert_eq!(told(Budget::Absent, refuse, 3, 3, 0), yes);
+        // One of three is down: no policy helps.
+        let not_now = (ConditionStatus::False, false);
+        assert_eq!(told(Budget::Present(2), allow, 3, 3, 0), not_now);
+        assert_eq!(told(Budget::Present(2), refuse, 3, 3, 0), not_now);
+        // On its way from one to three it holds already what three need.
+        assert_eq!(told(Budget::Present(2), refuse, 1, 3, 0), not_now);
+        // The policy helps, and is named.
+        let named = (ConditionStatus::False, true);
+        assert_eq!(told(Budget::Present(1), refuse, 1, 1, 0), named);
+        assert_eq!(told(Budget::Present(2), refuse, 2, 2, 0), named);
+        let unknown = (ConditionStatus::Unknown, false);
+        assert_eq!(told(Budget::Unknown, allow, 1, 1, 0), unknown);
     }
 
     #[test]
