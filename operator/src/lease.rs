@@ -10,6 +10,8 @@
 //! deadline and the lease's end. An operator that was paused for longer finds its deadline gone when it
 //! continues, and ends. What it had already sent is conditional on what it had seen.
 //!
+//! One that is told to end stops to act and then gives the lease back, so that the next one acts at once.
+//!
 //! Another operator's lease counts from when we saw it change, not from what its clock says.
 
 use std::sync::Arc;
@@ -45,7 +47,54 @@ impl Leadership {
     }
 }
 
-/// Gets the lease, however long that takes. The task that comes back renews it, and ends when it is lost.
+/// What giving the lease back may take at the end: a few requests, less than a Pod is given to end.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// The lease while it is ours: a task renews it.
+#[derive(Debug)]
+pub struct Held {
+    until: Arc<Mutex<Instant>>,
+    /// ends when the lease is lost
+    renewing: tokio::task::JoinHandle<()>,
+    api: Api<Lease>,
+    name: String,
+    identity: String,
+}
+
+impl Held {
+    /// Waits until it is lost.
+    pub async fn lost(&mut self) {
+        let _ = (&mut self.renewing).await;
+    }
+
+    /// Gives it back. To be called when nothing acts any more: whoever asks next has it.
+    pub async fn release(self) {
+        *self.until.lock() = Instant::now();
+        self.renewing.abort();
+        let _ = self.renewing.await;
+        let release = async {
+            let Some(mut lease) = self.api.get_opt(&self.name).await? else {
+                return Ok(());
+            };
+            let spec = lease.spec.get_or_insert_default();
+            if spec.holder_identity.as_ref() != Some(&self.identity) {
+                return Ok(());
+            }
+            spec.holder_identity = None;
+            let params = PostParams::default();
+            self.api.replace(&self.name, &params, &lease).await?;
+            tracing::info!("the lease is given back");
+            Ok::<(), kube::Error>(())
+        };
+        match tokio::time::timeout(RELEASE, release).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the lease is not given back: it runs out"),
+            Err(_) => tracing::warn!("the lease is not given back in time: it runs out"),
+        }
+    }
+}
+
+/// Gets the lease, however long that takes.
 ///
 /// # Errors
 /// What the API server answers to the first look, when it is a refusal: a missing right shall be seen.
@@ -54,11 +103,12 @@ pub async fn acquire(
     namespace: &str,
     flags: &Flags,
     identity: String,
-) -> Result<(Leadership, tokio::task::JoinHandle<()>), kube::Error> {
+) -> Result<(Leadership, Held), kube::Error> {
+    let api: Api<Lease> = Api::namespaced(client, namespace);
     let mut holder = Holder {
-        api: Api::namespaced(client, namespace),
+        api: api.clone(),
         name: flags.leader_elect_name.clone(),
-        identity,
+        identity: identity.clone(),
         lease_duration: flags.leader_elect_lease_duration,
         seen: None,
         held: None,
@@ -81,6 +131,7 @@ pub async fn acquire(
         until: Some(Arc::clone(&until)),
     };
     let deadline = flags.leader_elect_renew_deadline;
+    let held = Arc::clone(&until);
     let renewing = tokio::spawn(async move {
         loop {
             tokio::time::sleep(retry).await;
@@ -102,7 +153,14 @@ pub async fn acquire(
             }
         }
     });
-    Ok((leadership, renewing))
+    let held = Held {
+        until: held,
+        renewing,
+        api,
+        name: flags.leader_elect_name.clone(),
+        identity,
+    };
+    Ok((leadership, held))
 }
 
 struct Holder {

@@ -45,17 +45,19 @@ use crate::flags::Flags;
 use crate::http::Door;
 use crate::lease::Leadership;
 
+/// Quorate's version. A build may raise it, to try an upgrade with a second build of the same source.
+const QUORATE_VERSION: &str = match option_env!("QUORATE_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if words.iter().any(|word| word == "--help" || word == "-h") {
         return say(&flags::help());
     }
     if words.iter().any(|word| word == "--version") {
-        return say(concat!(
-            "quorate-operator ",
-            env!("CARGO_PKG_VERSION"),
-            "\n"
-        ));
+        return say(&format!("quorate-operator {QUORATE_VERSION}\n"));
     }
     if let [word, url] = words.as_slice()
         && word == "check"
@@ -123,7 +125,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", flags.metrics_bind_address))?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = QUORATE_VERSION,
         metrics = %address,
         namespace = flags.namespace.as_deref().unwrap_or("all"),
         "quorate-operator starts"
@@ -137,15 +139,15 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
 
     // One that waits for the lease is as ready as it can be.
     door.ready.store(flags.leader_elect, Ordering::Release);
-    let (leadership, renewing) = if flags.leader_elect {
+    let (leadership, mut held) = if flags.leader_elect {
         let namespace = flags
             .leader_elect_namespace
             .clone()
             .unwrap_or(own_namespace);
-        let (leadership, renewing) = lease::acquire(client.clone(), &namespace, &flags, identity())
+        let (leadership, held) = lease::acquire(client.clone(), &namespace, &flags, identity())
             .await
             .with_context(|| format!("the lease in namespace {namespace} is refused"))?;
-        (leadership, Some(renewing))
+        (leadership, Some(held))
     } else {
         (Leadership::alone(), None)
     };
@@ -155,21 +157,21 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     let (caches, triggers) = Caches::watch(&client, flags.namespace.as_deref());
     let context = Context::new(client, caches, settings, leadership, door);
     let lost = async {
-        match renewing {
-            Some(renewing) => {
-                let _ = renewing.await;
-            }
+        match &mut held {
+            Some(held) => held.lost().await,
             None => std::future::pending().await,
         }
     };
     tokio::select! {
         () = controller::run(context, triggers, &flags) => anyhow::bail!("the watches have ended"),
         () = lost => anyhow::bail!("the lease is lost: another operator acts now, or the API server cannot be reached"),
-        signal = ended() => {
-            tracing::info!(signal, "ending");
-            Ok(())
-        }
+        signal = ended() => tracing::info!(signal, "ending"),
     }
+    // Nothing acts any more; the next operator need not wait until the lease runs out.
+    if let Some(held) = held {
+        held.release().await;
+    }
+    Ok(())
 }
 
 /// The signal to end. What is under way is left as it is: the next operator finds it.
