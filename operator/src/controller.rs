@@ -28,12 +28,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use manifests::Settings;
 use parking_lot::Mutex;
-use planner::{Observed, Plan, RecoveryRefused, WaitingOn};
+use planner::{Live, Observed, Plan, RecoveryRefused, WaitingOn};
 use serde_json::json;
 
 use crate::caches::{Caches, Triggers, infallible};
 use crate::execute::{self, Done, Hands, set_finalizer};
-use crate::flags::Flags;
+use crate::flags::{ACT, Flags};
 use crate::http::Door;
 use crate::lease::Leadership;
 use crate::members::Members;
@@ -57,9 +57,6 @@ const NODES_AFTER: Duration = Duration::from_secs(10);
 
 /// A status that differs only in the numbers of its sentences is written again after this.
 const NUMBERS_AFTER: Duration = Duration::from_secs(15);
-
-/// Services are compared with what they should be at least this often.
-const SERVICES_AFTER: Duration = Duration::from_secs(15 * 60);
 
 /// After the n-th error in a row: 2^n of these, at most [`ERROR_MAX`].
 const ERROR_FIRST: Duration = Duration::from_millis(500);
@@ -88,9 +85,26 @@ pub enum Error {
     /// an act
     #[error(transparent)]
     Act(#[from] execute::Error),
+    /// something that takes longer than an act may
+    #[error("{0} took longer than {ACT:?}: nobody knows what became of it")]
+    Slow(&'static str),
     /// the lease
     #[error("the lease has run out")]
     NotLeading,
+}
+
+/// Waits no longer than an act may take: by then another operator may have the lease.
+async fn within<T, E>(
+    what: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error>
+where
+    Error: From<E>,
+{
+    match tokio::time::timeout(ACT, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Error::Slow(what)),
+    }
 }
 
 fn api_error(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
@@ -119,8 +133,8 @@ struct Kept {
     errors_in_a_row: u32,
     refused: Option<Refused>,
     status_written: Option<Instant>,
-    /// what Services should be, what they are, and when that was compared
-    services: Option<(String, Vec<Option<String>>, Instant)>,
+    /// what Services should be, and what they are
+    services: Option<(String, Vec<Option<String>>)>,
     /// nodes of volumes whose Pods find none, by UID of the claim, and when they were asked for
     nodes: HashMap<String, (Nodes, Instant)>,
 }
@@ -243,10 +257,12 @@ impl Pass<'_> {
         self.look_for_nodes(&mut seen, &heard, NODES_AFTER).await;
         let (mut seen, mut observed, mut plan) = self.plan(seen, &heard)?;
         if plan.action.is_some() {
-            let Some(mut fresh) = Seen::fresh(&self.context.client, &self.key)
-                .await
-                .map_err(api_error("read the cluster"))?
-            else {
+            let look = async {
+                Seen::fresh(&self.context.client, &self.key)
+                    .await
+                    .map_err(api_error("read the cluster"))
+            };
+            let Some(mut fresh) = within("a fresh look", look).await? else {
                 return Ok(Action::await_change());
             };
             // The caches may not know a member yet that the objects have.
@@ -258,7 +274,11 @@ impl Pass<'_> {
             (seen, observed, plan) = self.plan(fresh, &heard)?;
         }
         if !deleted && !seen.cluster.spec.paused {
-            self.ensure_services(&seen).await?;
+            within(
+                "applying the services",
+                self.ensure_services(&seen, &observed),
+            )
+            .await?;
         }
         self.answer_and_act(&seen, &heard, &observed, &plan).await
     }
@@ -266,13 +286,16 @@ impl Pass<'_> {
     /// The first thing that a cluster gets: a hold on its deletion, before there is anything to clean up.
     async fn hold(&self, seen: &Seen) -> Result<Action, Error> {
         let api = self.api::<QuorateCluster>();
-        match set_finalizer(&api, seen.cluster.as_ref(), CLUSTER_FINALIZER, true).await {
-            Ok(()) => Ok(Action::await_change()),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-                Ok(Action::requeue(WAITING))
+        let hold = async {
+            match set_finalizer(&api, seen.cluster.as_ref(), CLUSTER_FINALIZER, true).await {
+                Ok(()) => Ok(Action::await_change()),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                    Ok(Action::requeue(WAITING))
+                }
+                Err(error) => Err(api_error("add the finalizer")(error)),
             }
-            Err(error) => Err(api_error("add the finalizer")(error)),
-        }
+        };
+        within("adding the finalizer", hold).await
     }
 
     /// Adds what is known of the nodes of volumes whose Pods find none; an answer may be so old.
@@ -334,9 +357,10 @@ impl Pass<'_> {
         if recorded && !context.leadership.may_act() {
             return Err(Error::NotLeading);
         }
-        if !self.write_status(seen, &old, &new, recorded).await? {
+        let write = self.write_status(seen, &old, &new, recorded);
+        let Some(version) = within("writing the status", write).await? else {
             return Ok(Action::requeue(SOON));
-        }
+        };
         context.door.metrics.cluster(
             &seen.cluster.namespace().unwrap_or_default(),
             &seen.cluster.name_any(),
@@ -346,11 +370,14 @@ impl Pass<'_> {
             self.publish(seen, news).await;
         }
         if order_is_spent(seen, &old, plan) {
-            self.forget_order(seen).await;
+            self.forget_order(seen, &version).await;
         }
-        let next = self.act_next(seen, heard, observed, plan, recorded).await;
+        let next = self
+            .act_next(seen, heard, observed, plan, recorded.then_some(&version))
+            .await;
         // After the act: whoever ends here has at least done that.
-        self.write_member_statuses(seen, observed, plan).await?;
+        let write = self.write_member_statuses(seen, observed, plan);
+        within("writing the members' statuses", write).await?;
         next
     }
 
@@ -360,7 +387,7 @@ impl Pass<'_> {
         heard: &Heard,
         observed: &Observed,
         plan: &Plan,
-        recorded: bool,
+        recorded: Option<&String>,
     ) -> Result<Action, Error> {
         let context = self.context;
         let Some(action) = &plan.action else {
@@ -369,7 +396,7 @@ impl Pass<'_> {
                 && plan.summary.operation.is_none();
             return Ok(Action::requeue(if idle { AT_REST } else { WAITING }));
         };
-        if recorded {
+        if let Some(version) = recorded {
             tracing::info!(cluster = %self.key, act = %action, "recorded");
             context.door.metrics.act(word(action));
             if let planner::Action::FinishOperation {
@@ -377,7 +404,7 @@ impl Pass<'_> {
                 ..
             } = action
             {
-                self.forget_order(seen).await;
+                self.forget_order(seen, version).await;
             }
             return Ok(Action::requeue(SOON));
         }
@@ -401,7 +428,18 @@ impl Pass<'_> {
             settings: &context.settings,
         };
         tracing::info!(cluster = %self.key, act = %action, "acting");
-        match execute::execute(hands, seen, heard, observed, action).await {
+        let work = execute::execute(hands, seen, heard, observed, action);
+        // The two that take longer do no harm: whoever does them, and however often, the store is the same.
+        let harmless = matches!(
+            action,
+            planner::Action::Compact { .. } | planner::Action::Defragment { .. }
+        );
+        let done = if harmless {
+            work.await.map_err(Error::from)
+        } else {
+            within(word(action), work).await
+        };
+        match done {
             Ok(done) => {
                 if done == Done::Yes {
                     context.door.metrics.act(word(action));
@@ -420,11 +458,11 @@ impl Pass<'_> {
             }
             Err(error) => {
                 let refused = Refused {
-                    reason: "Refused",
+                    reason: status::REFUSED,
                     message: error.to_string(),
                 };
                 context.kept(&self.key, |kept| kept.refused = Some(refused));
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -437,23 +475,25 @@ impl Pass<'_> {
         Api::namespaced(self.context.client.clone(), namespace)
     }
 
-    /// Writes the status with the resource version that was read; `false`: the object is another one by now.
+    /// Writes the status with the resource version that was read. The object's resource version from then on;
+    /// `None`: it is another one by now.
     async fn write_status(
         &self,
         seen: &Seen,
         old: &crd::QuorateClusterStatus,
         new: &crd::QuorateClusterStatus,
         must: bool,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<String>, Error> {
+        let unchanged = Ok(seen.cluster.resource_version());
         if old == new && seen.cluster.status.is_some() {
-            return Ok(true);
+            return unchanged;
         }
         let recently = self.context.kept(&self.key, |kept| {
             kept.status_written
                 .is_some_and(|at| at.elapsed() < NUMBERS_AFTER)
         });
         if !must && recently && status::same_but_numbers(old, new) {
-            return Ok(true);
+            return unchanged;
         }
         let mut cluster = seen.cluster.as_ref().clone();
         cluster.status = Some(new.clone());
@@ -466,12 +506,12 @@ impl Pass<'_> {
             .replace_status(&self.key.name, &params, &cluster)
             .await
         {
-            Ok(_) => {
+            Ok(written) => {
                 self.context
                     .kept(&self.key, |kept| kept.status_written = Some(Instant::now()));
-                Ok(true)
+                Ok(written.resource_version())
             }
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(false),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
             Err(error) => Err(api_error("write the cluster's status")(error)),
         }
     }
@@ -509,60 +549,71 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Services, by server-side apply: when what they should be has changed, when somebody has changed them,
-    /// and now and then.
-    async fn ensure_services(&self, seen: &Seen) -> Result<(), Error> {
+    /// Services, by server-side apply: when what they should be has changed, and when somebody has changed them,
+    /// of which the watch tells. While the members of a cluster that had a quorum have none nothing is applied,
+    /// but a Service that is not there is made: without the members' names they never find each other again.
+    async fn ensure_services(&self, seen: &Seen, observed: &Observed) -> Result<(), Error> {
         let services = [
             manifests::peer_service(&seen.cluster),
             manifests::client_service(&seen.cluster),
         ];
         let should = serde_json::to_string(&services).unwrap_or_default();
         let namespace = seen.cluster.namespace().unwrap_or_default();
+        let cache = &self.context.caches.services;
         let now: Vec<Option<String>> = services
             .iter()
             .map(|service| {
                 let key = ObjectRef::new(&service.name_any()).within(&namespace);
-                self.context.caches.services.get(&key)?.resource_version()
+                cache.get(&key)?.resource_version()
             })
             .collect();
         let known = self.context.kept(&self.key, |kept| {
-            kept.services.as_ref().is_some_and(|(known, were, at)| {
-                *known == should && *were == now && at.elapsed() < SERVICES_AFTER
-            })
+            kept.services
+                .as_ref()
+                .is_some_and(|(known, were)| *known == should && *were == now)
         });
         if known {
             return Ok(());
         }
+        let without_quorum =
+            observed.recorded.cluster_id.is_some() && matches!(observed.live, Live::Unknown);
+        // What a cache that is not filled does not hold may be there.
+        let filled = cache.wait_until_ready().now_or_never().is_some();
         let api = self.api::<Service>();
         let mut are = Vec::new();
-        for service in &services {
+        for (service, is) in services.iter().zip(now) {
+            if without_quorum && (is.is_some() || !filled) {
+                are.push(is);
+                continue;
+            }
             let applied = execute::apply(&api, service)
                 .await
                 .map_err(api_error("apply a service"))?;
             are.push(applied.resource_version());
         }
-        self.context.kept(&self.key, |kept| {
-            kept.services = Some((should, are, Instant::now()));
-        });
+        if !without_quorum {
+            self.context
+                .kept(&self.key, |kept| kept.services = Some((should, are)));
+        }
         Ok(())
     }
 
     /// A recovery order that is done, or that came while there is a quorum, is taken away: it must not be followed
-    /// at the next loss, when nobody remembers it.
-    async fn forget_order(&self, seen: &Seen) {
+    /// at the next loss, when nobody remembers it. An order that was given since stays.
+    async fn forget_order(&self, seen: &Seen, version: &str) {
         let patch = json!({"metadata": {
             "uid": seen.cluster.uid(),
+            "resourceVersion": version,
             "annotations": {RECOVER_FROM_ANNOTATION: null},
         }});
         let api = self.api::<QuorateCluster>();
-        if let Err(error) = api
-            .patch(
-                &self.key.name,
-                &PatchParams::default(),
-                &Patch::Merge(&patch),
-            )
-            .await
-        {
+        let forget = async {
+            let patch = Patch::Merge(&patch);
+            api.patch(&self.key.name, &PatchParams::default(), &patch)
+                .await
+                .map_err(api_error("take the recovery order away"))
+        };
+        if let Err(error) = within("taking the recovery order away", forget).await {
             tracing::warn!(cluster = %self.key, %error, "the recovery order cannot be taken away");
         }
     }
@@ -577,7 +628,14 @@ impl Pass<'_> {
             secondary: None,
         };
         let about = seen.cluster.object_ref(&());
-        if let Err(error) = self.context.recorder.publish(&event, &about).await {
+        let publish = async {
+            self.context
+                .recorder
+                .publish(&event, &about)
+                .await
+                .map_err(api_error("store an event"))
+        };
+        if let Err(error) = within("storing an event", publish).await {
             tracing::warn!(cluster = %self.key, %error, "an event cannot be stored");
         }
     }

@@ -468,7 +468,13 @@ impl Act<'_> {
             let name = manifests::budget_name(&self.seen.cluster.name_any());
             return self.delete::<PodDisruptionBudget>(&name, &uid).await;
         };
-        let budget = manifests::budget(&self.seen.cluster, min_available);
+        let mut budget = manifests::budget(&self.seen.cluster, min_available);
+        let Some(seen) = self.seen.budget.as_ref().and_then(Option::as_ref) else {
+            return self.create(&budget).await;
+        };
+        // Of the one that was seen: the number was worked out beside it.
+        budget.metadata.uid = seen.uid();
+        budget.metadata.resource_version = seen.resource_version();
         match apply(&self.api(), &budget).await {
             Ok(_) => Ok(Done::Yes),
             Err(error) => self.answered(error),

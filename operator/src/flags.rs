@@ -67,8 +67,12 @@ pub enum Error {
     },
 }
 
-/// No act of a reconcile takes longer: requests to members and to the API server have time-outs below it.
+/// Between the moment at which a leader stops to act and the one at which another may begin: longer than [`ACT`].
 pub const MARGIN: Duration = Duration::from_secs(10);
+
+/// No act of a reconcile, and no look before one, is waited for longer. Only compaction and defragmentation of a
+/// full database are, which two operators may do at once.
+pub const ACT: Duration = Duration::from_millis(9500);
 
 /// Flag, what it takes, its default, what it is for.
 const HELP: &[(&str, &str, &str, &str)] = &[

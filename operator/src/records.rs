@@ -2,7 +2,7 @@
 
 use crd::{MemberIdText, OperationKind as Kind, QuorateClusterStatus, Time};
 use k8s_openapi::jiff::Timestamp;
-use planner::{ClusterId, Operation, OperationKind, Recorded, Replace, Target, Version};
+use planner::{ClusterId, Operation, OperationKind, Outcome, Recorded, Replace, Target, Version};
 
 /// Replacements older than this do not count, and are forgotten.
 const REPLACEMENTS_KEPT_MS: u64 = 3_600_000;
@@ -262,14 +262,20 @@ pub fn write(
                 });
             }
         }
-        Action::FinishOperation { recovery_done, .. } => {
+        Action::FinishOperation {
+            recovery_done,
+            outcome,
+            ..
+        } => {
             if let Some(order) = recovery_done {
                 let survivor = status.operation.as_ref().and_then(|one| one.member.clone());
                 let recovery = status.recovery.get_or_insert_default();
-                recovery.count += 1;
-                recovery.last_at = Some(time(now_ms));
                 recovery.order = Some(order.clone());
-                recovery.survivor = survivor;
+                if *outcome == Outcome::Done {
+                    recovery.count += 1;
+                    recovery.last_at = Some(time(now_ms));
+                    recovery.survivor = survivor;
+                }
             }
             status.operation = None;
         }
@@ -320,6 +326,25 @@ mod tests {
             };
             assert_eq!(operation(&stored_operation(&written)), Ok(written));
         }
+    }
+
+    #[test]
+    fn a_recovery_that_was_not_done_spends_its_order_and_does_not_count() {
+        let mut status = QuorateClusterStatus::default();
+        let mut finish = |outcome| {
+            let finish = planner::Action::FinishOperation {
+                id: 1,
+                outcome,
+                recovery_done: Some("1/a-0".to_owned()),
+            };
+            assert!(write(&mut status, &finish, |_| None, 1000));
+            let recovery = status.recovery.clone().expect("it is remembered");
+            (recovery.count, recovery.order)
+        };
+        let spent = Some("1/a-0".to_owned());
+        assert_eq!(finish(Outcome::NotWanted), (0, spent.clone()));
+        assert_eq!(finish(Outcome::CameBack), (0, spent.clone()));
+        assert_eq!(finish(Outcome::Done), (1, spent));
     }
 
     #[test]
