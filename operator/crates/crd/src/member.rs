@@ -1,4 +1,4 @@
-//! `QuorateMember`: one member, made by the operator; it owns the Pod and, under retention Delete, the volume.
+//! `QuorateMember`: one member, made by the operator. It owns its Pod; the volume claim has no owner.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

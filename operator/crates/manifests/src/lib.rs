@@ -6,10 +6,10 @@
 //!                 ├─ PodDisruptionBudget       voters, an integer
 //!                 └─ QuorateMember <cluster>-<n>
 //!                       ├─ Pod <cluster>-<n>
-//!                       └─ PersistentVolumeClaim data-<cluster>-<n>   (owned under retention Delete only)
+//!                       └╌ PersistentVolumeClaim data-<cluster>-<n>   by its name only, see volume.rs
 //! ```
 //!
-//! An arrow of ownership is an owner reference: what a deleted owner leaves behind, the garbage collector takes.
+//! A line of ownership is an owner reference, but for the dotted one: what a deleted owner leaves behind, the garbage collector takes.
 //!
 //! A Pod is made from its `QuorateMember` alone, whose `template` is a copy of the cluster's spec from when the
 //! operator decided on that member. So an edit of the cluster reaches a member only when it is that member's
