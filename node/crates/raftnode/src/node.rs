@@ -572,7 +572,7 @@ impl RaftNode {
                     verdict = Err(Refusal::NotNow("an earlier conf change is not applied yet"));
                     continue;
                 }
-                if let Err(why) = self.ask_judge(&change, Some(from)) {
+                if let Err(why) = self.ask_judge(&change, Some(from), None) {
                     verdict = Err(Refusal::Judged(why));
                     continue;
                 }
@@ -600,11 +600,12 @@ impl RaftNode {
         &mut self,
         change: &raftpb::ConfChange,
         from: Option<MemberId>,
+        condition: Option<u64>,
     ) -> Result<(), String> {
         let Some(mut judge) = self.judge.take() else {
             return Ok(());
         };
-        let verdict = judge.judge(change, from, &self.status());
+        let verdict = judge.judge(change, from, condition, &self.status());
         self.judge = Some(judge);
         verdict
     }
@@ -652,7 +653,7 @@ impl RaftNode {
                 data: data.clone(),
                 ..Entry::default()
             },
-            Payload::ConfChange(change) | Payload::ConfChangeHere(change) => {
+            Payload::ConfChange(change) | Payload::ConfChangeHere { change, .. } => {
                 Change::from_conf_change(change).map_err(DropReason::Invalid)?;
                 Entry {
                     entry_type: EntryType::EntryConfChange.into(),
@@ -671,9 +672,11 @@ impl RaftNode {
     }
 
     fn append_conf_change(&mut self, batch: Batch, effects: &mut Effects) {
-        let (change, only_here) = match batch.proposals.first().map(|p| &p.payload) {
-            Some(Payload::ConfChange(change)) => (change.clone(), false),
-            Some(Payload::ConfChangeHere(change)) => (change.clone(), true),
+        let (change, only_here, condition) = match batch.proposals.first().map(|p| &p.payload) {
+            Some(Payload::ConfChange(change)) => (change.clone(), false, None),
+            Some(Payload::ConfChangeHere { change, condition }) => {
+                (change.clone(), true, *condition)
+            }
             _ => unreachable!("a batch of one conf change"),
         };
         if self.raw.raft.state != StateRole::Leader {
@@ -690,7 +693,7 @@ impl RaftNode {
         if self.conf_change_waits() {
             return batch.drop(&DropReason::ConfChangePending, effects);
         }
-        if let Err(why) = self.ask_judge(&change, None) {
+        if let Err(why) = self.ask_judge(&change, None, condition) {
             return batch.drop(&DropReason::Judged(why), effects);
         }
         self.append(batch, effects);

@@ -73,8 +73,9 @@ impl std::fmt::Debug for Config {
 /// verdict given here is already atomic with the append. It is asked once per change that
 /// would otherwise be appended, ours or forwarded by a peer, and must not block.
 pub trait Judge: Send {
-    /// `from` is the peer that forwarded the change, `None` for one of our own. An `Err` says
-    /// why in words; the change is then dropped as [`DropReason::Judged`].
+    /// `from` is the peer that forwarded the change, `None` for one of our own; `condition` is
+    /// what came with it in [`Payload::ConfChangeHere`]. An `Err` says why in words; the change is
+    /// then dropped as [`DropReason::Judged`].
     ///
     /// # Errors
     ///
@@ -83,6 +84,7 @@ pub trait Judge: Send {
         &mut self,
         change: &ConfChange,
         from: Option<MemberId>,
+        condition: Option<u64>,
         status: &Status,
     ) -> Result<(), String>;
 }
@@ -179,7 +181,13 @@ pub enum Payload {
     /// A change of membership that only this member as leader may append: dropped as
     /// [`DropReason::NotLeader`] when another leads, since what its caller asked for beside it
     /// would not travel along.
-    ConfChangeHere(ConfChange),
+    ConfChangeHere {
+        /// The change.
+        change: ConfChange,
+        /// What the judge is given beside it. It stays with the change for as long as that may
+        /// still be appended, whether or not its caller waits.
+        condition: Option<u64>,
+    },
 }
 
 /// The applier's decision on a committed conf change.

@@ -224,9 +224,7 @@ impl Member {
             let deadline = Instant::now() + self.config.request_timeout();
             self.court.wait_until_trusted(*id, deadline).await;
         }
-        let id = lane.next_id();
-        let _expectation = self.court.expect(id, expected);
-        lane.propose_conf_change_here(id, change.to_conf_change(0))
+        lane.propose_conf_change_here(change.to_conf_change(0), expected)
             .await?;
         Ok(self.members_now())
     }

@@ -45,6 +45,18 @@ fn line(member: &Member) -> String {
     format!("{:016x} {role} {}\n", member.id.0, urls.join(","))
 }
 
+impl From<u64> for Digest {
+    fn from(number: u64) -> Digest {
+        Digest(number)
+    }
+}
+
+impl From<Digest> for u64 {
+    fn from(digest: Digest) -> u64 {
+        digest.0
+    }
+}
+
 impl Display for Digest {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:016x}", self.0)

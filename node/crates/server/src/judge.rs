@@ -10,7 +10,6 @@
 //! sees etcd's time-out, our log and a metric say why. At apply there is no rule of ours: an
 //! entry in the log must mean the same on every member.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -40,8 +39,6 @@ pub struct Court {
     election_timeout: Duration,
     shared: Arc<Shared>,
     transport: OnceLock<rafthttp::Handle>,
-    /// What the callers of waiting requests expect the membership to be, by request.
-    expected: Mutex<BTreeMap<u64, Digest>>,
     allowed: AtomicU64,
     warned: AtomicU64,
     refused: AtomicU64,
@@ -63,30 +60,18 @@ impl raftnode::Judge for Leader {
         &mut self,
         change: &ConfChange,
         from: Option<MemberId>,
+        condition: Option<u64>,
         status: &Status,
     ) -> Result<(), String> {
         let court = &self.0;
         let cluster = court.shared.state().cluster.get();
-        let expected = court.expected.lock().get(&change.id).copied();
-        if let (None, Some(expected)) = (from, expected) {
+        if let Some(expected) = condition.map(Digest::from) {
             as_expected(expected, &cluster).map_err(|error| error.to_string())?;
         }
         let change = Change::from_conf_change(change).map_err(|error| error.to_string())?;
         let view = court.view_of_leader(&cluster, status);
         let judged = court.judge(&view, &change, from, "as leader");
         judged.map_err(|error| error.to_string())
-    }
-}
-
-/// Keeps an expectation for as long as its request waits.
-pub struct Expectation<'a> {
-    court: &'a Court,
-    request: u64,
-}
-
-impl Drop for Expectation<'_> {
-    fn drop(&mut self) {
-        self.court.expected.lock().remove(&self.request);
     }
 }
 
@@ -104,7 +89,6 @@ impl Court {
             election_timeout,
             shared,
             transport: OnceLock::new(),
-            expected: Mutex::default(),
             allowed: AtomicU64::new(0),
             warned: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -137,15 +121,6 @@ impl Court {
             tracing::info!(%learner, ?missing, "the promotion waits until the learner has been connected long enough");
             tokio::time::sleep(missing).await;
         }
-    }
-
-    /// Makes the request conditional: the membership must be this one in the turn that appends.
-    pub fn expect(&self, request: u64, expected: Option<Digest>) -> Option<Expectation<'_>> {
-        self.expected.lock().insert(request, expected?);
-        Some(Expectation {
-            court: self,
-            request,
-        })
     }
 
     /// Judges where etcd leads, on this member's own view. The caller has made a linearizable

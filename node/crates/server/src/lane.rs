@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{Notify, oneshot};
 
+use crate::digest::Digest;
 use crate::raftloop::{RaftInbox, Submission};
 
 /// What a waiter gets: the applied request's answer, or why there is none.
@@ -183,12 +184,22 @@ impl Lane {
             .await
     }
 
-    /// As [`Lane::propose_conf_change`], but only if this member leads, under an id that
-    /// [`Lane::next_id`] gave; otherwise the answer is `not leader`, and nothing was appended.
-    pub async fn propose_conf_change_here(&self, id: u64, mut change: raftpb::ConfChange) -> Reply {
+    /// As [`Lane::propose_conf_change`], but only if this member leads, and if the membership is
+    /// the expected one in the turn that appends; where another leads, the answer is `not leader`,
+    /// and nothing was appended.
+    pub async fn propose_conf_change_here(
+        &self,
+        mut change: raftpb::ConfChange,
+        expected: Option<Digest>,
+    ) -> Reply {
+        let id = self.next_id();
         change.id = id;
-        self.submit(id, |id| Submission::ConfChangeHere { id, change })
-            .await
+        self.submit(id, |id| Submission::ConfChangeHere {
+            id,
+            change,
+            expected,
+        })
+        .await
     }
 
     async fn submit(&self, id: u64, submission: impl FnOnce(u64) -> Submission) -> Reply {

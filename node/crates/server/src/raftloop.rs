@@ -15,6 +15,7 @@ use raftnode::{DropReason, Effects, Inputs, Payload, Proposal, RaftNode, ReadFai
 use raftpb::{ConfChange, MemberId, Message};
 
 use crate::applier::{ApplierInbox, Job};
+use crate::digest::Digest;
 use crate::shared::Shared;
 use crate::walwriter::{WalInbox, WalJob};
 
@@ -45,6 +46,8 @@ pub enum Submission {
         id: u64,
         /// the change, its id filled
         change: ConfChange,
+        /// the membership that its caller expects
+        expected: Option<Digest>,
     },
 }
 
@@ -99,9 +102,16 @@ impl RaftInbox {
                         tag: id,
                         payload: Payload::ConfChange(change),
                     },
-                    Submission::ConfChangeHere { id, change } => Proposal {
+                    Submission::ConfChangeHere {
+                        id,
+                        change,
+                        expected,
+                    } => Proposal {
                         tag: id,
-                        payload: Payload::ConfChangeHere(change),
+                        payload: Payload::ConfChangeHere {
+                            change,
+                            condition: expected.map(u64::from),
+                        },
                     },
                 },
             ));

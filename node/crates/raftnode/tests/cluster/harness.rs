@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raftnode::{
-    ConfResult, Config, Effects, Fetched, Inputs, Payload, Persist, Proposal, RaftNode, Recovered,
-    Role, SnapshotReady, SnapshotSent, Stop,
+    ConfResult, Config, Dropped, Effects, Fetched, Inputs, Payload, Persist, Proposal, RaftNode,
+    Recovered, Role, SnapshotReady, SnapshotSent, Stop,
 };
 use raftpb::conf::{Change, Member};
 use raftpb::{
@@ -165,6 +165,7 @@ pub struct Node {
     pub inputs: Inputs,
     pub stopped: Option<Stop>,
     pub refused: Vec<String>,
+    pub dropped: Vec<Dropped>,
     pub fetches: u64,
     pub seed: u64,
 }
@@ -192,6 +193,7 @@ impl Node {
             inputs: Inputs::default(),
             stopped: None,
             refused: Vec::new(),
+            dropped: Vec::new(),
             fetches: 0,
             seed,
         }
@@ -479,6 +481,7 @@ impl Cluster {
         }
         for dropped in effects.dropped {
             trace.push(format!("n{id} drops proposal: {}", dropped.reason));
+            node.dropped.push(dropped);
         }
         if let Some(conf_state) = effects.conf_state
             && node.machine.applied > 0

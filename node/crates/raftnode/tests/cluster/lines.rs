@@ -1,8 +1,8 @@
 //! One test per thing that raft-rs gets wrong next to etcd, or right only when handled so.
 
 use raftnode::{
-    Config, Error, Inputs, Judge, Payload, RaftNode, ReadFailure, Recovered, Replication, Role,
-    SnapshotReady, Status, Stop,
+    Config, DropReason, Error, Inputs, Judge, Payload, RaftNode, ReadFailure, Recovered,
+    Replication, Role, SnapshotReady, Status, Stop,
 };
 use raftpb::conf::Change;
 use raftpb::{ConfChange, Entry, HardState, MemberId, Message, MessageType};
@@ -21,6 +21,14 @@ fn learner(id: u64) -> Change {
     let mut member = member(id);
     member.is_learner = true;
     Change::AddLearner(member)
+}
+
+/// A change for this leader only.
+fn here(change: &ConfChange, condition: Option<u64>) -> Payload {
+    Payload::ConfChangeHere {
+        change: change.clone(),
+        condition,
+    }
 }
 
 fn message(msg_type: MessageType, from: u64, to: u64, term: u64) -> Message {
@@ -762,6 +770,7 @@ impl Judge for Second {
         &mut self,
         _: &ConfChange,
         from: Option<MemberId>,
+        _: Option<u64>,
         status: &Status,
     ) -> Result<(), String> {
         assert_eq!(status.role, Role::Leader);
@@ -773,14 +782,14 @@ impl Judge for Second {
     }
 }
 
-#[test]
-fn conf_changes_are_judged_on_the_leader_also_forwarded_ones() {
+/// Three members; the first one leads, and has this judge.
+fn three_with_a_judge(judge: impl Judge + 'static) -> Cluster {
     let mut cluster = three();
     cluster.crash(1);
     let (disk, seed) = cluster.down.remove(&1).unwrap();
     let mut node = Node::start(1, seed, disk.clone());
     let mut with_judge = config(1);
-    with_judge.judge = Some(Box::new(Second(0)));
+    with_judge.judge = Some(Box::new(judge));
     node.raft = RaftNode::new(
         with_judge,
         Recovered {
@@ -797,6 +806,13 @@ fn conf_changes_are_judged_on_the_leader_also_forwarded_ones() {
         cluster.tick(id, ELECTION_TICKS);
     }
     cluster.elect(1);
+    cluster.trace.clear();
+    cluster
+}
+
+#[test]
+fn conf_changes_are_judged_on_the_leader_also_forwarded_ones() {
+    let mut cluster = three_with_a_judge(Second(0));
     cluster.change(1, &learner(8));
     cluster.change(2, &learner(9)); // forwarded, refused
     assert_eq!(cluster.node(1).raft.conf_state().learners, [8]);
@@ -888,15 +904,68 @@ fn a_new_leader_appends_no_conf_change_before_it_applied_an_entry_of_its_term() 
 fn a_conf_change_for_this_leader_only_is_not_forwarded() {
     let mut cluster = three();
     let change = learner(4).to_conf_change(1);
-    cluster.propose(2, Payload::ConfChangeHere(change.clone()));
+    cluster.propose(2, here(&change, None));
     cluster.settle();
     assert_eq!(
         cluster.trace,
         ["n2 drops proposal: this member does not lead"]
     );
-    cluster.propose(1, Payload::ConfChangeHere(change));
+    cluster.propose(1, here(&change, None));
     cluster.settle();
     assert_eq!(cluster.node(3).raft.conf_state().learners, [4]);
+}
+
+/// Allows a change only for the expected number.
+struct Expecting(u64);
+
+impl Judge for Expecting {
+    fn judge(
+        &mut self,
+        _: &ConfChange,
+        _: Option<MemberId>,
+        condition: Option<u64>,
+        _: &Status,
+    ) -> Result<(), String> {
+        match condition {
+            None => Ok(()),
+            Some(expected) if expected == self.0 => Ok(()),
+            Some(expected) => Err(format!("expected {expected}, found {}", self.0)),
+        }
+    }
+}
+
+/// One that is held because another change is under way comes in again as it was.
+#[test]
+fn a_condition_stays_with_its_change_when_that_is_given_back() {
+    let mut cluster = three_with_a_judge(Expecting(7));
+    for id in [2, 3] {
+        cluster.node(id).slow_disk = true;
+    }
+    let first = learner(8).to_conf_change(1);
+    cluster.propose(1, here(&first, Some(7)));
+    cluster.settle();
+    let second = here(&learner(9).to_conf_change(2), Some(6));
+    cluster.propose(1, second.clone());
+    cluster.settle();
+    let dropped = cluster
+        .node(1)
+        .dropped
+        .pop()
+        .expect("the first one is not applied");
+    assert_eq!(dropped.reason, DropReason::ConfChangePending);
+    assert_eq!(dropped.payload, second);
+    for id in [2, 3] {
+        cluster.node(id).slow_disk = false;
+        cluster.sync(id);
+    }
+    cluster.settle();
+    assert_eq!(cluster.node(1).raft.conf_state().learners, [8]);
+    cluster.propose(1, dropped.payload);
+    cluster.settle();
+    let dropped = cluster.node(1).dropped.pop().expect("it is refused");
+    let refused = DropReason::Judged("expected 6, found 7".to_owned());
+    assert_eq!(dropped.reason, refused);
+    assert_eq!(cluster.node(1).raft.conf_state().learners, [8]);
 }
 
 #[test]
