@@ -459,8 +459,21 @@ fn pod_facts(pod: &Pod, now_ms: u64) -> PodFacts {
             .is_some_and(|value| value == "true"),
         phase: pod_phase(pod),
         // A deletion's time stamp is when the grace period ends.
-        node_silent: gone_by.is_some_and(|at| at + GONE_AFTER_MS < now_ms),
+        node_silent: gone_by.is_some_and(|at| at + GONE_AFTER_MS < now_ms)
+            || is_given_up_by_its_node(pod),
     }
+}
+
+/// A kubelet makes `Ready` of `ContainersReady`, and our Pods have no readiness gates: that they differ is the hand
+/// of the node controller, which sets the one and not the other when a node has said nothing for its grace period.
+fn is_given_up_by_its_node(pod: &Pod) -> bool {
+    let is = |kind: &str, value: &str| {
+        pod.status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == kind && condition.status == value)
+    };
+    is("Ready", "False") && is("ContainersReady", "True")
 }
 
 fn pod_phase(pod: &Pod) -> PodPhase {
@@ -752,6 +765,26 @@ mod tests {
             );
         }
         assert_eq!(pod(json!({"phase": "Failed"})), PodPhase::Ended);
+    }
+
+    #[test]
+    fn a_node_is_silent_when_the_node_controller_says_so_or_a_pod_does_not_go() {
+        let silent = |ready: &str, containers: &str, gone_by: Option<&str>| {
+            let pod = serde_json::from_value(json!({
+                "metadata": {"name": "a-0", "deletionTimestamp": gone_by},
+                "status": {"phase": "Running", "conditions": [
+                    {"type": "Ready", "status": ready},
+                    {"type": "ContainersReady", "status": containers},
+                ]},
+            }));
+            pod_facts(&pod.expect("a Pod"), 1_800_000_000_000).node_silent
+        };
+        assert!(!silent("True", "True", None));
+        assert!(!silent("False", "False", None));
+        assert!(silent("False", "True", None));
+        // 1,800,000,000 s after 1970 is 08:00:00 of this day.
+        assert!(!silent("False", "False", Some("2027-01-15T07:59:50Z")));
+        assert!(silent("False", "False", Some("2027-01-15T07:59:40Z")));
     }
 
     #[test]
