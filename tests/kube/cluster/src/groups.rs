@@ -77,6 +77,16 @@ pub fn make(cluster: &str, node: &str) -> Result<()> {
     Ok(())
 }
 
+/// The folders of a cluster that are there.
+pub fn of(cluster: &str) -> Result<Vec<PathBuf>> {
+    let mut folders: Vec<PathBuf> = all_trees()?;
+    for folder in &mut folders {
+        folder.push(cluster);
+    }
+    folders.retain(|folder| folder.exists());
+    Ok(folders)
+}
+
 /// Removes the folders of a cluster whose processes have ended.
 pub fn clear(cluster: &str) -> Result<()> {
     for tree in all_trees()? {

@@ -28,6 +28,7 @@ mod ask;
 mod client;
 mod control;
 mod door;
+mod ends;
 mod groups;
 mod inner;
 mod node;
@@ -60,6 +61,7 @@ fn run(words: &[&str]) -> Result<()> {
         ["up", rest @ ..] => outer::up(rest),
         ["show", rest @ ..] => show::show(rest),
         ["test", rest @ ..] => show::test(rest),
+        ["ends", rest @ ..] => ends::command(rest),
         ["client", rest @ ..] => client::command(rest),
         // What `up` starts; nobody calls these by hand.
         ["inside", plan] => inner::run(plan.as_ref()),
@@ -86,6 +88,8 @@ kube-cluster test [flags of up] [SCENARIO..]
 kube-cluster test --kubeconfig FILE [--registry NAME] [SCENARIO..]
         Lives of the operator and its cluster (= make test-kube). With --kubeconfig on that Kubernetes, which pulls
         the images from --registry; scenarios that break nodes are left out.
+kube-cluster ends [flags of up]
+        Starts a `show`, ends it as Ctrl-C does, and fails when anything of it is left on this machine.
 kube-cluster client write|check ..
         The client that these use, in a Pod.
 

@@ -1,7 +1,7 @@
 //! A life of an operator and a cluster, in the order in which they happen, each step with a name and a verdict.
 //!
 //! ```text
-//! images → install → create → load without a pause → scale → faults → drain → upgrade → delete → uninstall
+//! images → install → create → load without a pause → scale → faults → drain → upgrade → recover → delete → uninstall
 //! ```
 //!
 //! From `three_members` on a client in a Pod writes all the time. After every scenario the cluster has to be Ready
@@ -43,6 +43,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A node that is lost is noticed after 8 s, its Pods are given up after 5 more; then a member may have to be
 /// replaced, which needs a Pod, a volume and a learner that catches up.
 const NODE_PATIENCE: Duration = Duration::from_secs(180);
+
+/// For a drain that is let through, Pods' end included, and for one that is not.
+const DRAIN: &str = "--timeout=90s";
+const SHORT_DRAIN: &str = "--timeout=15s";
 
 /// Status follows what it tells about by a moment: only what it says for so long is so.
 const STEADY: Duration = Duration::from_secs(3);
@@ -110,6 +114,7 @@ pub const ALL: &[Scenario] = &[
     any("upgrade_the_operator", upgrade_the_operator),
     any("upgrade_members", upgrade_members),
     ours("lose_a_node", lose_a_node),
+    any("recover_a_lost_quorum", recover_a_lost_quorum),
     any("delete", delete),
     any("uninstall", uninstall),
 ];
@@ -440,7 +445,7 @@ fn cut_a_node_off(whole: &Whole) -> Result<String> {
     whole.checked()
 }
 
-/// The second node's drain is refused as long as the first one's member is not back.
+/// As docs/operations.md says it. The second node's drain is refused as long as the first one's member is not back.
 fn drain_two_nodes(whole: &Whole) -> Result<String> {
     let members = whole.members()?;
     let mut nodes = Vec::new();
@@ -454,10 +459,17 @@ fn drain_two_nodes(whole: &Whole) -> Result<String> {
     let [(first, first_node), (second, second_node), ..] = nodes.as_slice() else {
         bail!("three members are on nodes, and these are: {nodes:?}");
     };
-    whole.door.kubectl(&["cordon", first_node])?;
+    // A Pod that nobody makes again is not drained.
+    whole.keep_writer_off(second_node)?;
+    // So that the first member finds no place there either.
     whole.door.kubectl(&["cordon", second_node])?;
-    until("first eviction", PATIENCE, || whole.evict(first))?;
-    whole.must_not_evict(second)?;
+    whole.keep_writer_off(first_node)?;
+    let uids = (whole.uid_of(first)?, whole.uid_of(second)?);
+    whole.drain(first_node, DRAIN)?;
+    ensure!(
+        whole.uid_of(first).ok() != Some(uids.0),
+        "{first} is where it was"
+    );
     if whole.door.nodes.is_some() {
         // A volume of ours is bound to its node, so the member cannot come back elsewhere: it stays so.
         until("budget of none", PATIENCE, || {
@@ -470,10 +482,22 @@ fn drain_two_nodes(whole: &Whole) -> Result<String> {
             Ok(())
         })?;
         whole.must_not_evict(second)?;
+        let Err(refusal) = whole.drain(second_node, SHORT_DRAIN) else {
+            bail!("the second node was drained, with one of three members away");
+        };
+        let refusal = format!("{refusal:#}");
+        ensure!(
+            refusal.contains("disruption budget"),
+            "the second drain failed for another reason: {refusal}"
+        );
+        ensure!(
+            whole.uid_of(second)? == uids.1,
+            "{second} was taken although its drain was refused"
+        );
     }
     whole.door.kubectl(&["uncordon", first_node])?;
     whole.until_ready(3)?;
-    until("second eviction", PATIENCE, || whole.evict(second))?;
+    whole.drain(second_node, DRAIN)?;
     whole.door.kubectl(&["uncordon", second_node])?;
     whole.until_ready(3)?;
     whole.checked()
@@ -503,7 +527,7 @@ fn lose_a_node(whole: &Whole) -> Result<String> {
     whole.lose_a_node(|_| Ok(()))
 }
 
-/// Another build of the operator takes over, and no member's Pod is touched.
+/// Another build of the operator takes over and looks, and no member's Pod is touched.
 fn upgrade_the_operator(whole: &Whole) -> Result<String> {
     let before = whole.pods()?;
     let registry = &whole.door.registry;
@@ -522,6 +546,43 @@ fn upgrade_the_operator(whole: &Whole) -> Result<String> {
         "--wait",
         "--timeout=2m",
     ])?;
+    let operator = until("the new operator to act", PATIENCE, || {
+        let lease = whole
+            .door
+            .get(&["lease", "-n", SYSTEM, "quorate-operator"])?;
+        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        let pods = whole.door.get(&["pods", "-n", SYSTEM])?;
+        let mut pods = pods["items"].as_array().into_iter().flatten();
+        let pod = pods.find(|pod| {
+            let image = pod["spec"]["containers"][0]["image"].as_str();
+            image.is_some_and(|image| image.ends_with(&format!(":{NEXT_VERSION}")))
+        });
+        let name = pod.and_then(|pod| pod["metadata"]["name"].as_str());
+        let name = name.context("no Pod of the operator has the new image")?;
+        ensure!(
+            holder.starts_with(&format!("{name}_")),
+            "the lease is held by {holder:?}, the new Pod is {name}"
+        );
+        Ok(name.to_owned())
+    })?;
+    let program = ["/usr/local/bin/quorate-operator", "--version"];
+    let words = [&["exec", "-n", SYSTEM, &operator, "--"][..], &program].concat();
+    let said = whole.door.kubectl(&words)?;
+    ensure!(
+        said.trim() == format!("quorate-operator {NEXT_VERSION}"),
+        "the operator says {said:?}"
+    );
+    // It has looked when it has done something that is no Pod's affair.
+    for (wanted, budgets) in [(false, 0), (true, 1)] {
+        let patch = json!({ "spec": { "podDisruptionBudget": { "enabled": wanted } } });
+        whole.patch(&patch)?;
+        until(&format!("{budgets} disruption budgets"), PATIENCE, || {
+            let words = ["get", "pdb", "-n", SPACE, "-o", "name"];
+            let there = whole.door.kubectl(&words)?;
+            ensure!(there.lines().count() == budgets, "there is {there:?}");
+            Ok(())
+        })?;
+    }
     whole.until_ready(3)?;
     let after = whole.pods()?;
     ensure!(
@@ -531,18 +592,13 @@ fn upgrade_the_operator(whole: &Whole) -> Result<String> {
     whole.checked()
 }
 
+/// What runs is asked of the programs: status has the version from what the operator has asked for.
 fn upgrade_members(whole: &Whole) -> Result<String> {
     let members = whole.members()?;
-    whole.door.kubectl(&[
-        "patch",
-        "qc",
-        "-n",
-        SPACE,
-        CLUSTER,
-        "--type=merge",
-        "--patch",
-        &json!({ "spec": { "version": NEXT_VERSION } }).to_string(),
-    ])?;
+    for member in &members {
+        whole.must_run(member, VERSION)?;
+    }
+    whole.patch(&json!({ "spec": { "version": NEXT_VERSION } }))?;
     whole.door.until_says(
         &["qc", "-n", SPACE, CLUSTER],
         "{.status.version}",
@@ -555,6 +611,62 @@ fn upgrade_members(whole: &Whole) -> Result<String> {
         now == members,
         "an upgrade replaced members: they were {members:?} and are {now:?}"
     );
+    for member in &members {
+        whole.must_run(member, NEXT_VERSION)?;
+    }
+    whole.checked()
+}
+
+/// Two of three volumes are lost: nothing happens until a person names the survivor, and then nothing is lost that
+/// it had: the leader has every write that was acknowledged.
+fn recover_a_lost_quorum(whole: &Whole) -> Result<String> {
+    whole.checked()?;
+    let (run, count) = (whole.run_number()?, whole.written()?.acknowledged);
+    whole.stop_writing()?;
+    let survivor = whole.leader()?;
+    let id = whole.door.get(&["qc", "-n", SPACE, CLUSTER])?["status"]["clusterID"].clone();
+    let id = id.as_str().context("a cluster has an ID")?.to_owned();
+    let members = whole.members()?;
+    let lost: Vec<&String> = members.iter().filter(|name| **name != survivor).collect();
+    for name in &lost {
+        let claim = format!("data-{name}");
+        let words = ["delete", "pvc", "-n", SPACE, &claim, "--wait=false"];
+        whole.door.kubectl(&words)?;
+    }
+    let mut words = vec!["delete", "pod", "-n", SPACE, "--grace-period=1"];
+    words.extend(lost.iter().map(|name| name.as_str()));
+    whole.door.kubectl(&words)?;
+    whole.door.until_says(
+        &["qc", "-n", SPACE, CLUSTER],
+        "{.status.conditions[?(@.type==\"Stalled\")].reason}",
+        "QuorumLost",
+        PATIENCE,
+    )?;
+    let said = whole.door.plugin(&[
+        "recover",
+        CLUSTER,
+        "-n",
+        SPACE,
+        "--survivor",
+        &survivor,
+        "--cluster-id",
+        &id,
+    ])?;
+    ensure!(
+        said.contains("is ready: 3 voters, 3 healthy"),
+        "recover says {said}"
+    );
+    whole.until_ready(3)?;
+    let object = whole.door.get(&["qc", "-n", SPACE, CLUSTER])?;
+    ensure!(
+        object["status"]["recovery"]["survivor"] == survivor.as_str()
+            && object["status"]["clusterID"] == id.as_str(),
+        "it was recovered from {}, as cluster {}",
+        object["status"]["recovery"],
+        object["status"]["clusterID"]
+    );
+    whole.start_writing(run + 1, "no-node")?;
+    whole.are_there(run, count)?;
     whole.checked()
 }
 
@@ -767,8 +879,17 @@ impl Whole {
             Ok(())
         })?;
         let written = self.written()?;
-        let (url, count) = (self.url(), written.acknowledged.to_string());
-        let run = self.run_number()?.to_string();
+        let count = written.acknowledged;
+        self.are_there(self.run_number()?, count)?;
+        Ok(format!(
+            "{count} writes are there, the longest time without one so far {} ms",
+            written.longest_gap_ms
+        ))
+    }
+
+    /// The first so many writes of a run are as they were acknowledged.
+    fn are_there(&self, run: u32, count: u64) -> Result<()> {
+        let (url, run, count) = (self.url(), run.to_string(), count.to_string());
         self.door.kubectl(&[
             "exec",
             "-n",
@@ -782,10 +903,23 @@ impl Whole {
             &run,
             &count,
         ])?;
-        Ok(format!(
-            "{count} writes are there, the longest time without one so far {} ms",
-            written.longest_gap_ms
-        ))
+        Ok(())
+    }
+
+    /// An edit of the cluster.
+    fn patch(&self, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        let words = [
+            "patch",
+            "qc",
+            "-n",
+            SPACE,
+            CLUSTER,
+            "--type=merge",
+            "--patch",
+            &patch,
+        ];
+        self.door.kubectl(&words).map(|_| ())
     }
 
     fn scale(&self, replicas: u32) -> Result<()> {
@@ -898,18 +1032,10 @@ impl Whole {
     /// A node loses its power, its object is deleted, and then `more`. Its member has to be replaced by one with
     /// another name; then the node comes back with an empty disk.
     fn lose_a_node(&self, more: impl FnOnce(&str) -> Result<()>) -> Result<String> {
-        let patience =
-            r#"{"spec":{"membership":{"replaceFailedAfter":"20s","maxReplacementsPerHour":10}}}"#;
-        self.door.kubectl(&[
-            "patch",
-            "qc",
-            "-n",
-            SPACE,
-            CLUSTER,
-            "--type=merge",
-            "--patch",
-            patience,
-        ])?;
+        self.patch(&json!({ "spec": { "membership": {
+            "replaceFailedAfter": "20s",
+            "maxReplacementsPerHour": 10,
+        } } }))?;
         self.until_ready(3)?;
         let victim = self.alone_on_its_node()?;
         let node = node_of(&self.pod(&victim)?)?.to_owned();
@@ -950,6 +1076,25 @@ impl Whole {
         });
         let path = format!("/api/v1/namespaces/{SPACE}/pods/{pod}/eviction");
         self.door.create_raw(&path, &eviction)
+    }
+
+    /// Everything that can go from a node goes.
+    fn drain(&self, node: &str, timeout: &str) -> Result<()> {
+        let flags = ["--ignore-daemonsets", "--delete-emptydir-data"];
+        let words = [&["drain", node, timeout][..], &flags].concat();
+        self.door.kubectl(&words).map(|_| ())
+    }
+
+    /// The member's program says that it is of this version.
+    fn must_run(&self, member: &str, version: &str) -> Result<()> {
+        let program = ["/usr/local/bin/quorate", "--version"];
+        let words = [&["exec", "-n", SPACE, member, "--"][..], &program].concat();
+        let said = self.door.kubectl(&words)?;
+        let line = said
+            .lines()
+            .find_map(|line| line.strip_prefix("Quorate Version: "));
+        ensure!(line == Some(version), "{member} says {said:?}");
+        Ok(())
     }
 
     fn must_not_evict(&self, pod: &str) -> Result<()> {
