@@ -531,7 +531,7 @@ fn check_same(
 
 #[test]
 fn the_store_answers_as_the_model_does() {
-    for seed in 0..6 {
+    for seed in seams::seeds(0..6) {
         let mut run = Run {
             chance: Chance::new(seed),
             keys: [6, 30, 90][seed as usize % 3],

@@ -31,6 +31,7 @@ mod memory;
 mod mmap;
 mod real;
 mod rng;
+mod seeds;
 mod space;
 
 pub use clock::{Clock, ManualClock, RealClock};
@@ -40,4 +41,5 @@ pub use memory::release_unused_memory;
 pub use mmap::install_fault_handler;
 pub use real::RealDisk;
 pub use rng::{RealRng, Rng, SeededRng};
+pub use seeds::{Seeds, seeds};
 pub use space::free_bytes;

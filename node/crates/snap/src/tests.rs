@@ -297,7 +297,7 @@ fn story(seed: u64, disk: &MemDisk) -> Result<(), String> {
 
 #[test]
 fn what_was_acknowledged_survives_every_power_cut() {
-    for seed in 0..500 {
+    for seed in seams::seeds(0..500) {
         if let Err(error) = story(seed, &MemDisk::new()) {
             panic!("seed {seed}: {error}");
         }

@@ -233,12 +233,8 @@ fn without_applied(model: &Model, committed: &View) -> Model {
     model
 }
 
-fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let only: Option<u64> = std::env::var("SEED")
-        .ok()
-        .map(|seed| seed.parse().expect("SEED is a number"));
-    let from = only.unwrap_or(1);
-    (from..=only.unwrap_or(count)).inspect(|seed| println!("seed {seed}"))
+fn seeds(count: u64) -> seams::Seeds {
+    seams::seeds(1..count + 1)
 }
 
 fn copy_out(snapshot: &Snapshot) -> Vec<u8> {

@@ -519,7 +519,7 @@ impl Expected {
 /// steps at any moment, compactions and a store that is replaced.
 #[test]
 fn every_watcher_sees_what_happened() {
-    for seed in 0..12 {
+    for seed in seams::seeds(0..12) {
         run(seed);
     }
 }

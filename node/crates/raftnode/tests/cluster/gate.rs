@@ -19,7 +19,9 @@ fn random_messages_in_every_role_do_not_panic() {
     let mut roles = [0u64; 5];
     let mut passed = 0;
     let mut refused = 0;
-    for seed in 0..ROUNDS {
+    let seeds = seams::seeds(0..ROUNDS);
+    let rounds = seeds.left();
+    for seed in seeds {
         let mut rng = SeededRng::new(seed);
         let mut cluster = Cluster::new(&[1, 2, 3], seed);
         cluster.elect(1);
@@ -94,17 +96,13 @@ fn random_messages_in_every_role_do_not_panic() {
         passed += MESSAGES;
     }
     passed -= refused;
+    if rounds < ROUNDS {
+        return;
+    }
     // The test has teeth only if both sides of the gate and all roles were seen.
-    assert!(
-        passed > ROUNDS * MESSAGES / 10,
-        "{passed} of {} passed",
-        ROUNDS * MESSAGES
-    );
-    assert!(
-        refused > ROUNDS * MESSAGES / 10,
-        "{refused} of {} refused",
-        ROUNDS * MESSAGES
-    );
+    let all = rounds * MESSAGES;
+    assert!(passed > all / 10, "{passed} of {all} passed");
+    assert!(refused > all / 10, "{refused} of {all} refused");
     for role in [
         Role::Follower,
         Role::PreCandidate,

@@ -226,7 +226,7 @@ fn live(wal: &mut Wal, model: &mut Model, rng: &mut SeededRng) -> Result<(), Err
 
 #[test]
 fn what_was_synced_survives_every_power_cut() {
-    for seed in 0..3000 {
+    for seed in seams::seeds(0..3000) {
         if let Err(error) = story(seed, &MemDisk::new()) {
             panic!("seed {seed}: {error}");
         }
