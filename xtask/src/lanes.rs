@@ -6,6 +6,7 @@
 //! How a test says that it could not run (see `QUORATE_LEFT_OUT` in CONTRIBUTING.md): it appends one line,
 //! `name<TAB>reason`, to the file that the environment variable names, and returns. It counts as skipped.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ const LANES: &[Lane] = &[
     // Unit, property, script, crash and simulation tests: pure work, so both cores may have their fill.
     Lane {
         name: "fast",
-        budget_s: 300,
+        budget_s: 240,
         packages: Packages::Rest,
         needs: &[],
         at_once: 2,
@@ -151,20 +152,10 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
             names.join(", ")
         ));
     }
-    let all_or_fail = std::env::var("QUORATE_TESTS").is_ok_and(|value| value == "all");
     check::command()?;
-    let missing = tools::ensure(&tools_of(chosen));
-    for (name, reason) in &missing {
-        println!("== tools: {name}: {reason}");
-    }
-    match missing.iter().next() {
-        Some((name, reason)) if all_or_fail => {
-            return Err(format!(
-                "QUORATE_TESTS=all, and the tools {name} are missing: {reason}"
-            ));
-        }
-        Some(_) => {}
-        None => println!("== tools: {}", place::tools_dir().display()),
+    let missing = tools_for(chosen)?;
+    if missing.is_empty() {
+        println!("== tools: {}", place::tools_dir().display());
     }
     let built = build::everything()?;
 
@@ -188,12 +179,31 @@ pub(crate) fn command(chosen: &[String]) -> Result<()> {
         }
         run_lane(lane, &programs, &built, &mut sum)?;
     }
-    sum.close(start.elapsed(), all_or_fail)
+    sum.close(start.elapsed(), all_or_fail())
+}
+
+/// A test that is left out is a failure.
+pub(crate) fn all_or_fail() -> bool {
+    std::env::var("QUORATE_TESTS").is_ok_and(|value| value == "all")
+}
+
+/// Builds the tools of these lanes; those that are not there, each with the reason.
+pub(crate) fn tools_for(chosen: &[String]) -> Result<BTreeMap<&'static str, String>> {
+    let missing = tools::ensure(&tools_of(chosen));
+    for (name, reason) in &missing {
+        println!("== tools: {name}: {reason}");
+    }
+    match missing.iter().next() {
+        Some((name, reason)) if all_or_fail() => Err(format!(
+            "QUORATE_TESTS=all, and the tools {name} are missing: {reason}"
+        )),
+        _ => Ok(missing),
+    }
 }
 
 /// What the lanes of these names need, all of them when there is no name; and what is quick to build, for
 /// tests that ask the real etcd when it is there.
-pub(crate) fn tools_of(chosen: &[String]) -> Vec<&'static str> {
+fn tools_of(chosen: &[String]) -> Vec<&'static str> {
     let mut names = tools::QUICK.to_vec();
     for lane in LANES
         .iter()
@@ -220,12 +230,8 @@ impl Sum {
         for complaint in &self.complaints {
             println!("failed: {complaint}");
         }
-        let what = if self.left_out.is_empty() {
-            "nothing".to_owned()
-        } else {
-            self.left_out.join("; ")
-        };
-        println!("took {:.0} s; left out: {what}", took.as_secs_f64());
+        println!("{}", self.told(took));
+        // The same in three numbers, for programs: alone on its line, and the last one.
         println!(
             "{} passed, {} failed, {} skipped",
             self.passed, self.failed, self.skipped
@@ -241,6 +247,25 @@ impl Sum {
         }
         Ok(())
     }
+
+    /// What ran, failed and was left out, and why, on one line.
+    fn told(&self, took: Duration) -> String {
+        let why = match self.left_out.as_slice() {
+            [] => String::new(),
+            reasons => format!(" ({})", on_one_line(&reasons.join("; "))),
+        };
+        format!(
+            "{} tests ran in {:.0} s, {} failed, {} left out{why}",
+            self.passed + self.failed,
+            took.as_secs_f64(),
+            self.failed,
+            self.skipped,
+        )
+    }
+}
+
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The programs of the fast lane, which the long lanes run harder.
@@ -325,7 +350,7 @@ fn run_lane(lane: &Lane, programs: &[TestProgram], built: &Built, sum: &mut Sum)
     );
     let notes = LeftOut::new(lane.name)?;
     let mut environment = environment(built);
-    environment.push(("QUORATE_LEFT_OUT".into(), notes.file.display().to_string()));
+    environment.push(notes.variable());
     let start = Instant::now();
     let settings = Settings {
         deadline: Some(start + Duration::from_secs(lane.budget_s)),
@@ -463,12 +488,12 @@ fn count(outcomes: &[Outcome], of: impl Fn(&Outcome) -> usize) -> usize {
 }
 
 /// The file in which tests note that they could not run.
-struct LeftOut {
+pub(crate) struct LeftOut {
     file: PathBuf,
 }
 
 impl LeftOut {
-    fn new(lane: &str) -> Result<LeftOut> {
+    pub(crate) fn new(lane: &str) -> Result<LeftOut> {
         let file =
             std::env::temp_dir().join(format!("quorate-left-out-{lane}-{}", std::process::id()));
         fs::write(&file, "")
@@ -476,7 +501,13 @@ impl LeftOut {
         Ok(LeftOut { file })
     }
 
-    fn read(&self) -> Result<Vec<String>> {
+    /// The variable that names it to the tests.
+    pub(crate) fn variable(&self) -> (String, String) {
+        ("QUORATE_LEFT_OUT".into(), self.file.display().to_string())
+    }
+
+    /// Who could not run, and why.
+    pub(crate) fn read(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string(&self.file)
             .map_err(|error| format!("cannot read {}: {error}", self.file.display()))?;
         Ok(text
@@ -501,6 +532,34 @@ pub(crate) fn turn_of_commit() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_lanes_together_have_twenty_minutes() {
+        const LANES_S_MAX: u64 = 20 * 60;
+        let sum: u64 = LANES.iter().map(|lane| lane.budget_s).sum();
+        assert!(sum <= LANES_S_MAX, "{sum} s of {LANES_S_MAX} s");
+    }
+
+    #[test]
+    fn the_closing_line_says_what_ran_failed_and_was_left_out_and_why() {
+        let mut sum = Sum {
+            passed: 40,
+            failed: 2,
+            ..Sum::default()
+        };
+        let took = Duration::from_millis(61_400);
+        assert_eq!(sum.told(took), "42 tests ran in 61 s, 2 failed, 0 left out");
+        sum.skipped = 4;
+        sum.left_out = vec![
+            "lane kube with 3 tests: go: not found;\n  install Go".to_owned(),
+            "swap: bbolt is missing".to_owned(),
+        ];
+        assert_eq!(
+            sum.told(took),
+            "42 tests ran in 61 s, 2 failed, 4 left out \
+             (lane kube with 3 tests: go: not found; install Go; swap: bbolt is missing)"
+        );
+    }
 
     #[test]
     fn every_test_is_in_one_lane() {

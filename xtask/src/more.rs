@@ -5,12 +5,13 @@
 //! begins and which seeds are drawn, so that runs in a row cover different ground. A round that the budget
 //! cuts off is no failure; a test that failed in it is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::build::{self, Built, Part, TestProgram};
 use crate::runner::{self, Settings};
-use crate::{Result, lanes, steps, tools};
+use crate::{Result, lanes, steps};
 
 /// One line a lane.
 struct LongLane {
@@ -19,9 +20,8 @@ struct LongLane {
     packages: &'static [&'static str],
     /// Only the tests whose names begin so; empty: all.
     only: &'static [&'static str],
-    /// Seeds of one round, handed on as `QUORATE_SEEDS`; the first one as `QUORATE_SEED_FIRST`.
-    /// None: these tests draw nothing.
-    seeds: u64,
+    /// Of one round; its first seed is handed on as `QUORATE_SEED_FIRST`.
+    seeds: Seeds,
     /// Cases of one property test, handed on as `PROPTEST_CASES`.
     cases: u64,
     /// What makes these tests long ones: variables that they read.
@@ -34,12 +34,33 @@ struct LongLane {
     endless: bool,
 }
 
+/// The seeds of a round.
+#[derive(Clone, Copy)]
+enum Seeds {
+    /// These tests draw nothing.
+    None,
+    /// Each test takes as many as in `make test`, this many at most.
+    Usual { most: u64 },
+    /// So many, handed on as `QUORATE_SEEDS`.
+    Count(u64),
+}
+
+impl Seeds {
+    /// How far the first seeds of two rounds are apart.
+    fn stride(self) -> u64 {
+        match self {
+            Seeds::None => 0,
+            Seeds::Usual { most: count } | Seeds::Count(count) => count,
+        }
+    }
+}
+
 const LONG_LANES: &[LongLane] = &[
     LongLane {
         name: "properties",
         packages: &[],
         only: &[],
-        seeds: 50,
+        seeds: Seeds::Usual { most: 3_000 },
         cases: 2_000,
         environment: &[],
         at_once: 2,
@@ -51,7 +72,7 @@ const LONG_LANES: &[LongLane] = &[
         name: "simulation",
         packages: &["sim"],
         only: &[],
-        seeds: 100,
+        seeds: Seeds::Count(100),
         cases: 256,
         environment: &[],
         at_once: 2,
@@ -63,7 +84,7 @@ const LONG_LANES: &[LongLane] = &[
         name: "history",
         packages: &["robustness"],
         only: &["a_history"],
-        seeds: 1,
+        seeds: Seeds::Count(1),
         cases: 0,
         environment: &[("QUORATE_HISTORY_S", "120")],
         at_once: 1,
@@ -75,15 +96,27 @@ const LONG_LANES: &[LongLane] = &[
         name: "walks",
         packages: &["robustness"],
         only: &["walks::"],
-        seeds: 4,
+        seeds: Seeds::Count(4),
         cases: 0,
         environment: &[
             ("QUORATE_WALKS", "4"),
             ("QUORATE_WALK_STEPS", "30"),
-            ("QUORATE_WALK_S", "75"),
+            ("QUORATE_WALK_S", "150"),
         ],
         at_once: 1,
         rounds: 5,
+        endless: false,
+    },
+    // Membership calls in every situation, on etcd and on ours.
+    LongLane {
+        name: "table",
+        packages: &["e2e"],
+        only: &["membership::table"],
+        seeds: Seeds::None,
+        cases: 0,
+        environment: &[("QUORATE_TABLE", "all")],
+        at_once: 1,
+        rounds: 1,
         endless: false,
     },
     // etcd's own suites, in all their shapes.
@@ -91,7 +124,7 @@ const LONG_LANES: &[LongLane] = &[
         name: "common",
         packages: &["conformance"],
         only: &[],
-        seeds: 0,
+        seeds: Seeds::None,
         cases: 0,
         environment: &[("QUORATE_COMMON", "whole")],
         at_once: 1,
@@ -103,7 +136,7 @@ const LONG_LANES: &[LongLane] = &[
         name: "kube",
         packages: &["kubetest"],
         only: &["an_api_server"],
-        seeds: 0,
+        seeds: Seeds::None,
         cases: 0,
         environment: &[("QUORATE_KUBE", "whole")],
         at_once: 1,
@@ -122,7 +155,7 @@ const LONG_LANES: &[LongLane] = &[
             "specs::",
             "trouble::",
         ],
-        seeds: 4,
+        seeds: Seeds::Count(4),
         cases: 0,
         environment: &[
             ("QUORATE_OPERATOR", "whole"),
@@ -137,7 +170,7 @@ const LONG_LANES: &[LongLane] = &[
         name: "operator-quiet",
         packages: &["kubetest"],
         only: &["trouble::with_the_quorum_lost"],
-        seeds: 0,
+        seeds: Seeds::None,
         cases: 0,
         environment: &[
             ("QUORATE_OPERATOR", "whole"),
@@ -152,7 +185,7 @@ const LONG_LANES: &[LongLane] = &[
         name: "operator-ends",
         packages: &["kubetest"],
         only: &["crash::one_end"],
-        seeds: 0,
+        seeds: Seeds::None,
         cases: 0,
         environment: &[
             ("QUORATE_OPERATOR", "whole"),
@@ -171,9 +204,7 @@ const ROUND_AT_LEAST: Duration = Duration::from_secs(10);
 pub(crate) fn command(words: &[String]) -> Result<()> {
     let (chosen, words) = lanes_in(words)?;
     let budget = budget(&words)?;
-    for (name, missing) in tools::ensure(&lanes::tools_of(&[])) {
-        println!("== tools: {name}: {missing}");
-    }
+    lanes::tools_for(&[])?;
     let built = build::everything()?;
     let start = Instant::now();
     let deadline = budget.map(|budget| start + budget);
@@ -212,7 +243,7 @@ pub(crate) fn command(words: &[String]) -> Result<()> {
         }
         round += 1;
     }
-    close(&ran, start.elapsed())
+    close(&ran, start.elapsed(), lanes::all_or_fail())
 }
 
 /// The lanes that are named, all of them when none is; and the other words.
@@ -245,6 +276,9 @@ struct Ran {
     took: Duration,
     passed: usize,
     failed: usize,
+    skipped: usize,
+    /// Tests that could not run, and why.
+    left_out: Vec<String>,
     cut: bool,
 }
 
@@ -276,17 +310,7 @@ fn run_round(
             lane.name
         ));
     }
-    // Seeds stay far from those of `make test`, which begin at 1, and short enough to be typed.
-    let first = 1_000_000 + (turn % 1_000_000) * 1_000 + round * lane.seeds;
-    let mut chosen: Vec<(String, String)> = Vec::new();
-    if lane.seeds > 0 {
-        chosen.push(("QUORATE_SEEDS".into(), lane.seeds.to_string()));
-        chosen.push(("QUORATE_SEED_FIRST".into(), first.to_string()));
-        chosen.push(("PROPTEST_CASES".into(), lane.cases.to_string()));
-    }
-    for (name, value) in lane.environment {
-        chosen.push(((*name).to_owned(), (*value).to_owned()));
-    }
+    let chosen = variables(lane, round, turn);
     let words: Vec<String> = chosen
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
@@ -298,6 +322,8 @@ fn run_round(
     );
     let mut environment = lanes::environment(built);
     environment.extend(chosen);
+    let notes = lanes::LeftOut::new(lane.name)?;
+    environment.push(notes.variable());
     let figures = std::env::temp_dir().join(format!(
         "quorate-figures-{}-{}",
         lane.name,
@@ -317,16 +343,45 @@ fn run_round(
         print!("{text}");
         let _ = fs::remove_file(&figures);
     }
+    let left_out = notes.read()?;
+    let passed: usize = outcomes.iter().map(|one| one.passed).sum();
+    let ignored: usize = outcomes.iter().map(|one| one.ignored).sum();
     Ok(Ran {
         lane: lane.name,
         took: start.elapsed(),
-        passed: outcomes.iter().map(|one| one.passed).sum(),
+        // A test that left itself out returned without a complaint, so the harness counted it as passed.
+        passed: passed.saturating_sub(left_out.len()),
         failed: outcomes.iter().map(|one| one.failed).sum(),
+        skipped: ignored + left_out.len(),
+        left_out,
         cut: outcomes.iter().any(|one| one.unfinished > 0),
     })
 }
 
-fn close(ran: &[Ran], took: Duration) -> Result<()> {
+/// What a round says to its tests.
+fn variables(lane: &LongLane, round: u64, turn: u64) -> Vec<(String, String)> {
+    let mut chosen: Vec<(String, String)> = Vec::new();
+    if let Seeds::Count(count) = lane.seeds {
+        chosen.push(("QUORATE_SEEDS".into(), count.to_string()));
+    }
+    if lane.seeds.stride() > 0 {
+        let first = first_seed(lane.seeds, round, turn);
+        chosen.push(("QUORATE_SEED_FIRST".into(), first.to_string()));
+        chosen.push(("PROPTEST_CASES".into(), lane.cases.to_string()));
+    }
+    for (name, value) in lane.environment {
+        chosen.push(((*name).to_owned(), (*value).to_owned()));
+    }
+    chosen
+}
+
+/// Far from the seeds of `make test`, which begin at 0 or 1, and short enough to be typed.
+fn first_seed(seeds: Seeds, round: u64, turn: u64) -> u64 {
+    1_000_000 + (turn % 1_000_000) * 20_000 + round * seeds.stride()
+}
+
+/// Fails when a test failed, and under `QUORATE_TESTS=all` (`all_or_fail`) when one was left out.
+fn close(ran: &[Ran], took: Duration, all_or_fail: bool) -> Result<()> {
     println!("\nmore: what ran, in {:.0} s", took.as_secs_f64());
     for lane in LONG_LANES {
         let rounds: Vec<&Ran> = ran.iter().filter(|round| round.lane == lane.name).collect();
@@ -335,23 +390,33 @@ fn close(ran: &[Ran], took: Duration) -> Result<()> {
             continue;
         }
         let seconds: f64 = rounds.iter().map(|round| round.took.as_secs_f64()).sum();
-        let (passed, failed) = rounds.iter().fold((0, 0), |sum, round| {
-            (sum.0 + round.passed, sum.1 + round.failed)
-        });
+        let sum = |of: fn(&Ran) -> usize| rounds.iter().map(|round| of(round)).sum::<usize>();
+        let (passed, failed) = (sum(|round| round.passed), sum(|round| round.failed));
         let cut = if rounds.iter().any(|round| round.cut) {
             ", the last one cut off by the budget"
         } else {
             ""
         };
         println!(
-            "more: lane {}: {} rounds{cut}, {seconds:.0} s, tests that passed {passed}, that failed {failed}",
+            "more: lane {}: {} rounds{cut}, {seconds:.0} s, tests that passed {passed}, that failed {failed}, that were left out {}",
             lane.name,
-            rounds.len()
+            rounds.len(),
+            sum(|round| round.skipped)
         );
+        // Every round says the same.
+        let said: BTreeSet<&String> = rounds.iter().flat_map(|round| &round.left_out).collect();
+        for left_out in said {
+            println!("more: lane {}: left out: {left_out}", lane.name);
+        }
     }
-    match ran.iter().map(|round| round.failed).sum::<usize>() {
-        0 => Ok(()),
-        failed => Err(format!("{failed} tests of the long lanes failed")),
+    let failed: usize = ran.iter().map(|round| round.failed).sum();
+    let skipped: usize = ran.iter().map(|round| round.skipped).sum();
+    match (failed, skipped) {
+        (1.., _) => Err(format!("{failed} tests of the long lanes failed")),
+        (0, 1..) if all_or_fail => {
+            Err("QUORATE_TESTS=all, and tests of the long lanes were left out".into())
+        }
+        (0, _) => Ok(()),
     }
 }
 
@@ -385,6 +450,49 @@ mod tests {
             all.sort_unstable();
             assert_eq!(names, all);
         }
+    }
+
+    #[test]
+    fn each_round_draws_seeds_of_its_own() {
+        for lane in LONG_LANES.iter().filter(|lane| lane.seeds.stride() > 0) {
+            let of = |round, turn| {
+                let first = first_seed(lane.seeds, round, turn);
+                let said = ("QUORATE_SEED_FIRST".to_owned(), first.to_string());
+                assert!(
+                    variables(lane, round, turn).contains(&said),
+                    "{}",
+                    lane.name
+                );
+                first..first + lane.seeds.stride()
+            };
+            let mut all: Vec<_> = (0..3)
+                .flat_map(|turn| (0..lane.rounds).map(move |round| (round, turn)))
+                .map(|(round, turn)| of(round, turn))
+                .collect();
+            all.sort_by_key(|seeds| seeds.start);
+            assert!(all[0].start > 100_000, "`make test` has the small ones");
+            for two in all.windows(2) {
+                assert!(two[0].end <= two[1].start, "{}: {two:?}", lane.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_test_that_is_left_out_did_not_pass_and_fails_where_all_must_run() {
+        let ran = |failed, skipped| Ran {
+            lane: LONG_LANES[0].name,
+            took: Duration::from_secs(1),
+            passed: 3,
+            failed,
+            skipped,
+            left_out: vec!["bbolt: not there".to_owned(); skipped],
+            cut: false,
+        };
+        let close = |failed, skipped, all| close(&[ran(failed, skipped)], Duration::ZERO, all);
+        assert!(close(0, 0, true).is_ok());
+        assert!(close(0, 1, false).is_ok());
+        assert!(close(0, 1, true).is_err());
+        assert!(close(1, 0, false).is_err());
     }
 
     #[test]
