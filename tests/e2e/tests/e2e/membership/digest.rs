@@ -22,6 +22,35 @@ fn a_call_goes_through_only_for_the_membership_that_it_expects() {
     super::wait_connected(&cluster);
     let leader = cluster.leader();
     let follower = (leader + 1) % 3;
+
+    // A follower of ours asks our leader on the peer port, and neither judges nor forwards as etcd does.
+    let etcdctl = cluster.members[follower].etcdctl();
+    // An ID is made of URL and second, and a removed one never comes back: not the URL of below.
+    let other = "http://127.0.0.1:2";
+    let url = format!("--peer-urls={other}");
+    assert_eq!(
+        super::verdict(&etcdctl, &["add", "l", "--learner", &url]),
+        "ok"
+    );
+    let id = super::id_of(&etcdctl, other);
+    assert_eq!(super::verdict(&etcdctl, &["remove", &id]), "ok");
+    let of_leader = cluster.members[leader].log_text();
+    let judged = |step: &str| {
+        let mut lines = of_leader.lines();
+        lines.any(|line| line.contains(step) && line.contains("\"how\":\"as leader\""))
+    };
+    assert!(judged("add a learner: allowed"), "{of_leader}");
+    assert!(judged(&format!("remove {id}: allowed")), "{of_leader}");
+    assert!(!of_leader.contains("forwarded-by"), "{of_leader}");
+    let of_follower = cluster.members[follower].log_text();
+    assert!(!of_follower.contains("as follower"), "{of_follower}");
+    // How it knows that the leader is one of ours.
+    let peer = cluster.members[leader]
+        .peer_url
+        .trim_start_matches("http://");
+    let version = super::http_get(peer, "/version");
+    assert!(version.contains("\"quorate\":"), "{version}");
+
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let mut clients = [
@@ -80,6 +109,66 @@ fn a_call_goes_through_only_for_the_membership_that_it_expects() {
             .expect("nothing has changed since");
         assert_eq!(digest(&mut clients[0]).await, first);
     });
+}
+
+/// A call that waits behind another change keeps its condition when its caller has gone: the change
+/// before it makes that false, and nothing is appended.
+#[test]
+fn what_a_held_call_expects_is_asked_when_it_is_appended() {
+    let spec = Spec::of(Kind::Quorate, 1)
+        .flag("--strict-reconfig-check=false")
+        .flag("--max-learners=2");
+    let Some(mut cluster) = Cluster::start(&spec) else {
+        return left_out("membership_held", MISSING);
+    };
+    let place = cluster.add_place(Kind::Quorate, &spec.flags);
+    let (name, url) = (
+        place.name.clone(),
+        format!("--peer-urls={}", place.peer_url),
+    );
+    let etcdctl = cluster.members[0].etcdctl();
+    etcdctl.ok(&["member", "add", &name, &url]);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (first, late) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
+    let waiting = runtime.block_on(async {
+        let mut client = connect(&cluster.members[0]).await;
+        let request = pb::MemberListRequest {
+            linearizable: false,
+        };
+        let list = client.member_list(request).await.expect("a list");
+        let seen = list.metadata().get(METADATA).expect("the digest").clone();
+        let seen = seen.to_str().expect("hexadecimal digits").to_owned();
+        // Of two voters one has not started: the first call cannot be decided.
+        let mut other = client.clone();
+        let waiting = tokio::spawn(async move { add_at(&mut other, first, None).await });
+        eventually("the first call", Duration::from_secs(10), || {
+            let log = cluster.members[0].log_text();
+            let judged = log.contains("add a learner: allowed");
+            judged.then_some(()).ok_or(log)
+        });
+        let call = add_at(&mut client, late, Some(&seen));
+        let given_up = tokio::time::timeout(Duration::from_millis(300), call).await;
+        assert!(given_up.is_err(), "it was decided: {given_up:?}");
+        waiting
+    });
+    cluster.members[1].start();
+    let added = runtime.block_on(waiting).expect("a caller");
+    if let Err(late) = &added {
+        // The second member took its time; the change is decided all the same.
+        assert!(late.message().contains("timed out"), "{late:?}");
+    }
+    // Whatever was held is decided before a change that comes later.
+    let id = eventually("the first change", Duration::from_secs(10), || {
+        let ids = super::ids(&etcdctl);
+        let found = ids.iter().find(|(_, url)| url == first);
+        found.map(|(id, _)| id.clone()).ok_or(format!("{ids:?}"))
+    });
+    assert_eq!(super::verdict(&etcdctl, &["remove", &id]), "ok");
+    let urls: Vec<String> = super::ids(&etcdctl)
+        .into_iter()
+        .map(|(_, url)| url)
+        .collect();
+    assert!(!urls.iter().any(|url| url == late), "{urls:?}");
 }
 
 /// Promotion on request: the call says once that the learner shall vote when it can.
@@ -141,12 +230,30 @@ async fn add(
     client: &mut ClusterClient<Channel>,
     expected: &str,
 ) -> Result<pb::MemberAddResponse, Status> {
+    add_at(client, NOBODY, Some(expected)).await
+}
+
+async fn add_at(
+    client: &mut ClusterClient<Channel>,
+    url: &str,
+    expected: Option<&str>,
+) -> Result<pb::MemberAddResponse, Status> {
     let mut request = Request::new(pb::MemberAddRequest {
-        peer_urls: vec![NOBODY.to_owned()],
+        peer_urls: vec![url.to_owned()],
         is_learner: true,
     });
-    expecting(&mut request, expected);
+    if let Some(expected) = expected {
+        expecting(&mut request, expected);
+    }
     Ok(client.member_add(request).await?.into_inner())
+}
+
+/// A learner added by one call to one member.
+pub async fn add_expecting(
+    member: &Member,
+    expected: &str,
+) -> Result<pb::MemberAddResponse, Status> {
+    add(&mut connect(member).await, expected).await
 }
 
 fn expecting<T>(request: &mut Request<T>, digest: &str) {
