@@ -89,7 +89,17 @@ mod tests {
     /// The example of `docs/membership.md`, worked out by `sha256sum`.
     #[test]
     fn the_documented_example() {
-        assert_eq!(Digest::of(&members()).to_string(), "cdd48d4524601b8a");
+        const DOCUMENT: &str = include_str!("../../../../docs/membership.md");
+        let (_, rest) = DOCUMENT
+            .split_once("the digest of these two members is `")
+            .expect("the sentence");
+        let (digest, rest) = rest.split_once("`:\n\n```\n").expect("the digest");
+        let (lines, _) = rest.split_once("```").expect("the lines");
+        let mut ours: Vec<String> = members().iter().map(line).collect();
+        ours.sort();
+        assert_eq!(ours.concat(), lines);
+        assert_eq!(Digest::of(&members()).to_string(), digest);
+        assert_eq!(digest, "cdd48d4524601b8a");
     }
 
     #[test]
