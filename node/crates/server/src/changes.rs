@@ -310,21 +310,26 @@ impl Member {
         }
         let ready = ready_part(&status, self.id(), id);
         if ready < LEARNER_READY {
-            tracing::error!(
-                member = %id, learner_ready_percent = ready,
-                ready_percent_threshold = LEARNER_READY,
-                replication = ?known(&status, id).map(|member| member.replication),
-                "rejecting promote learner: learner is not ready"
-            );
+            let may_log = self.court.learner_not_ready();
+            if let Some(left_out) = may_log {
+                tracing::error!(
+                    member = %id, learner_ready_percent = ready,
+                    ready_percent_threshold = LEARNER_READY,
+                    replication = ?known(&status, id).map(|member| member.replication),
+                    left_out,
+                    "rejecting promote learner: learner is not ready"
+                );
+            }
             let matched = |id| known(&status, id).map_or(0, |member| member.matched);
-            return Err(self.why_not_ready(id, matched(id), matched(self.id())));
+            let (matched, ours) = (matched(id), matched(self.id()));
+            return Err(self.why_not_ready(id, matched, ours, may_log.is_some()));
         }
         Ok(())
     }
 
     /// etcd's error for a learner that is on its way, or has not begun. One that cannot come nearer
     /// is named with what keeps it: who asks again and again would not learn it from etcd's words.
-    fn why_not_ready(&self, id: MemberId, matched: u64, ours: u64) -> api::Error {
+    fn why_not_ready(&self, id: MemberId, matched: u64, ours: u64, may_log: bool) -> api::Error {
         let cluster = self.state().cluster.get();
         let started = cluster.member(id).is_some_and(membership::is_started);
         if self.court.rule() != Rule::Strict || !(started || matched > 0) {
@@ -334,7 +339,9 @@ impl Member {
         let Some(why) = obstacle.or_else(|| self.peers.why_not_connected(id)) else {
             return api::Error::LearnerNotReady;
         };
-        tracing::warn!(member = %id, matched, ours, why, "a learner cannot catch up");
+        if may_log {
+            tracing::warn!(member = %id, matched, ours, why, "a learner cannot catch up");
+        }
         api::Error::refused(format_args!(
             "promote {id}: refused, the learner has entries up to {matched} of {ours} and cannot catch up: {why} (etcd: {})",
             api::Error::LearnerNotReady
@@ -412,13 +419,19 @@ fn write_answer(answer: Result<Vec<MemberInfo>, api::Error>) -> String {
 
 fn read_answer(answer: &[u8]) -> Option<Result<Vec<MemberInfo>, api::Error>> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
-    match answer["code"].as_i64()? {
-        0 => {
-            let members = answer["members"].to_string();
-            Some(Ok(json::decode_member_list(members.as_bytes()).ok()?))
-        }
-        _ => Some(Err(api::Error::from_text(answer["message"].as_str()?))),
+    let code = answer["code"].as_i64()?;
+    if code == 0 {
+        let members = answer["members"].to_string();
+        return Some(Ok(json::decode_member_list(members.as_bytes()).ok()?));
     }
+    let error = match api::Error::from_text(answer["message"].as_str()?) {
+        // Words of another version of ours: what its caller must know is that it was refused.
+        api::Error::Other(text) if code == api::Code::FailedPrecondition as i64 => {
+            api::Error::Refused(text)
+        }
+        error => error,
+    };
+    Some(Err(error))
 }
 
 #[cfg(test)]
@@ -486,5 +499,10 @@ mod tests {
             assert_eq!(read_answer(body.as_bytes()), Some(answer), "{body}");
         }
         assert_eq!(read_answer(b"404 page not found"), None);
+        // A refusal in words that this version does not know.
+        let newer = br#"{"code":9,"message":"etcdserver: something new"}"#;
+        let read = read_answer(newer).and_then(Result::err).expect("an error");
+        assert_eq!(read.code(), api::Code::FailedPrecondition);
+        assert_eq!(read.text(), "etcdserver: something new");
     }
 }

@@ -25,8 +25,9 @@ use crate::digest::Digest;
 use crate::metrics::Text;
 use crate::shared::Shared;
 
-/// Refusals that are logged in one [`LOG_WINDOW`]; the rest is counted. A caller in a loop must
-/// not make the log unreadable.
+/// Lines that membership calls may bring into the log in one [`LOG_WINDOW`], those about steps that
+/// are taken and those about others each; the rest is counted. A caller in a loop must not make the
+/// log unreadable.
 const LOG_LINES_MAX: u32 = 10;
 
 /// See [`LOG_LINES_MAX`].
@@ -39,14 +40,33 @@ pub struct Court {
     election_timeout: Duration,
     shared: Arc<Shared>,
     transport: OnceLock<rafthttp::Handle>,
-    allowed: AtomicU64,
-    warned: AtomicU64,
-    refused: AtomicU64,
-    log: Mutex<LogWindow>,
+    /// By [`Outcome`]; second, whether an etcd forwarded the step.
+    counts: [[AtomicU64; 2]; Outcome::ALL.len()],
+    /// Lines about steps that are taken. Those about refusals must not push them out: they tell what
+    /// became of the cluster.
+    taken: Mutex<LogWindow>,
+    /// All other lines that a caller can bring about.
+    refused: Mutex<LogWindow>,
 }
 
+/// What a step comes to, as the metric names it.
+#[derive(Clone, Copy)]
+enum Outcome {
+    Allowed,
+    Warned,
+    Etcd,
+    QuorumLost,
+    CrashesBecomeFatal,
+    LearnerInDoubt,
+    LearnerNotReady,
+    ChangeUnapplied,
+    Expectation,
+    Other,
+}
+
+/// Bounds what is logged in a time; see [`LOG_LINES_MAX`].
 #[derive(Default)]
-struct LogWindow {
+pub(crate) struct LogWindow {
     began: Option<Instant>,
     lines: u32,
     left_out: u64,
@@ -65,13 +85,19 @@ impl raftnode::Judge for Leader {
     ) -> Result<(), String> {
         let court = &self.0;
         let cluster = court.shared.state().cluster.get();
-        if let Some(expected) = condition.map(Digest::from) {
-            as_expected(expected, &cluster).map_err(|error| error.to_string())?;
+        let asked = Change::from_conf_change(change).map_err(|error| error.to_string())?;
+        let judged = court
+            .expected(&cluster, &asked, condition.map(Digest::from), LEADER)
+            .and_then(|()| {
+                let view = court.view_of_leader(&cluster, status);
+                court.judge(&view, &asked, from, LEADER)
+            });
+        judged.map_err(|error| error.to_string())?;
+        if from.is_some() {
+            // An etcd's caller hears of what is not valid when that is applied, and of nothing else.
+            return Ok(());
         }
-        let change = Change::from_conf_change(change).map_err(|error| error.to_string())?;
-        let view = court.view_of_leader(&cluster, status);
-        let judged = court.judge(&view, &change, from, "as leader");
-        judged.map_err(|error| error.to_string())
+        valid(change, &cluster).map_err(|error| error.to_string())
     }
 }
 
@@ -89,10 +115,9 @@ impl Court {
             election_timeout,
             shared,
             transport: OnceLock::new(),
-            allowed: AtomicU64::new(0),
-            warned: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            log: Mutex::default(),
+            counts: Default::default(),
+            taken: Mutex::default(),
+            refused: Mutex::default(),
         }
     }
 
@@ -118,7 +143,9 @@ impl Court {
         let missing =
             (quorum::LEARNER_INTERVAL + Duration::from_millis(1)).saturating_sub(connected);
         if !missing.is_zero() && Instant::now() + missing < deadline {
-            tracing::info!(%learner, ?missing, "the promotion waits until the learner has been connected long enough");
+            if let Some(left_out) = self.may_log() {
+                tracing::info!(%learner, ?missing, left_out, "the promotion waits until the learner has been connected long enough");
+            }
             tokio::time::sleep(missing).await;
         }
     }
@@ -135,16 +162,9 @@ impl Court {
         expected: Option<Digest>,
     ) -> Result<(), api::Error> {
         let cluster = self.shared.state().cluster.get();
-        if let Some(expected) = expected {
-            as_expected(expected, &cluster)?;
-        }
+        self.expected(&cluster, change, expected, FOLLOWER)?;
         let view = self.view_of_follower(&cluster);
-        self.judge(
-            &view,
-            change,
-            None,
-            "as follower: the leader is an etcd, which checks no life",
-        )
+        self.judge(&view, change, None, FOLLOWER)
     }
 
     /// etcd's part of the rule on this member's own view, for calls that come while nobody leads:
@@ -154,33 +174,59 @@ impl Court {
     ///
     /// etcd's own.
     pub fn etcd_would_refuse(&self, change: &Change) -> Result<(), api::Error> {
-        let (Some(step), true) = (step(change), self.rule != Rule::Off) else {
+        let step = step(change);
+        if self.rule == Rule::Off || matches!(step, Step::UpdateUrls(_)) {
             return Ok(());
-        };
+        }
         let cluster = self.shared.state().cluster.get();
         let view = self.view_of_follower(&cluster);
         quorum::etcd::check(&view, step).map_err(etcd_error)
     }
 
+    /// A promotion that is refused before it is judged; how many lines were left out, if one may say
+    /// why.
+    pub fn learner_not_ready(&self) -> Option<u64> {
+        self.count(Outcome::LearnerNotReady, None);
+        self.may_log()
+    }
+
     /// Counters for `/metrics`.
     pub fn write_metrics(&self, text: &mut Text) {
-        let answers = [
-            ("allowed", &self.allowed),
-            ("warned", &self.warned),
-            ("refused", &self.refused),
-        ]
-        .map(|(answer, count)| {
-            (
-                format!("answer=\"{answer}\""),
-                count.load(Ordering::Relaxed),
-            )
-        });
+        let mut values = Vec::new();
+        for (outcome, counts) in Outcome::ALL.into_iter().zip(&self.counts) {
+            let (answer, reason) = outcome.labels();
+            for (forwarded, count) in [false, true].into_iter().zip(counts) {
+                values.push((
+                    format!("answer=\"{answer}\",reason=\"{reason}\",forwarded=\"{forwarded}\""),
+                    count.load(Ordering::Relaxed),
+                ));
+            }
+        }
         text.labelled(
             "quorate_membership_steps_judged_total",
             "counter",
-            "Membership steps judged by this member, by the answer of the strict reconfiguration check.",
-            &answers,
+            "Membership steps judged by this member, by the answer of the strict reconfiguration check, the reason of a refusal, and whether an etcd forwarded the step.",
+            &values,
         );
+    }
+
+    /// Whether the membership is the one that a caller expects.
+    fn expected(
+        &self,
+        cluster: &Membership,
+        change: &Change,
+        expected: Option<Digest>,
+        how: &'static str,
+    ) -> Result<(), api::Error> {
+        let Some(why) = expected.and_then(|expected| differs(expected, cluster)) else {
+            return Ok(());
+        };
+        self.count(Outcome::Expectation, None);
+        if let Some(left_out) = self.may_log() {
+            let step = step(change);
+            tracing::warn!(how, left_out, "membership: {step}: refused, {why}");
+        }
+        Err(api::Error::refused(why))
     }
 
     fn judge(
@@ -190,10 +236,11 @@ impl Court {
         from: Option<MemberId>,
         how: &'static str,
     ) -> Result<(), api::Error> {
+        let step = step(change);
         // etcd asks nothing of a person who changes URLs; the operator asks its own planner.
-        let Some(step) = step(change) else {
+        if matches!(step, Step::UpdateUrls(_)) {
             return Ok(());
-        };
+        }
         let policy = Policy {
             rule: self.rule,
             ..Policy::default()
@@ -208,23 +255,30 @@ impl Court {
     }
 
     fn note(&self, verdict: &Verdict, from: Option<MemberId>, how: &'static str) {
+        self.count(Outcome::of(verdict), from);
+        let window = if verdict.allowed() {
+            &self.taken
+        } else {
+            &self.refused
+        };
+        let Some(left_out) = window.lock().line(Instant::now()) else {
+            return;
+        };
         let forwarded_by = from.map(tracing::field::display);
-        match &verdict.answer {
-            Answer::Allow => {
-                self.allowed.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(forwarded_by, how, "membership: {verdict}");
-            }
-            Answer::Warn(_) => {
-                self.warned.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(forwarded_by, how, "membership: {verdict}");
-            }
-            Answer::Refuse(_) => {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                if let Some(left_out) = self.log.lock().line(Instant::now()) {
-                    tracing::warn!(forwarded_by, how, left_out, "membership: {verdict}");
-                }
-            }
+        if verdict.answer == Answer::Allow {
+            tracing::info!(forwarded_by, how, left_out, "membership: {verdict}");
+        } else {
+            tracing::warn!(forwarded_by, how, left_out, "membership: {verdict}");
         }
+    }
+
+    fn count(&self, outcome: Outcome, from: Option<MemberId>) {
+        self.counts[outcome as usize][usize::from(from.is_some())].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many lines were left out, if one more about a call that is not granted may be written.
+    fn may_log(&self) -> Option<u64> {
+        self.refused.lock().line(Instant::now())
     }
 
     fn view_of_leader(&self, cluster: &Membership, status: &Status) -> View {
@@ -308,9 +362,60 @@ impl Court {
     }
 }
 
+/// Where a verdict was given, for the log.
+const LEADER: &str = "as leader";
+const FOLLOWER: &str = "as follower: the leader is an etcd, which checks no life";
+
+impl Outcome {
+    const ALL: [Outcome; 10] = [
+        Outcome::Allowed,
+        Outcome::Warned,
+        Outcome::Etcd,
+        Outcome::QuorumLost,
+        Outcome::CrashesBecomeFatal,
+        Outcome::LearnerInDoubt,
+        Outcome::LearnerNotReady,
+        Outcome::ChangeUnapplied,
+        Outcome::Expectation,
+        Outcome::Other,
+    ];
+
+    fn of(verdict: &Verdict) -> Outcome {
+        match &verdict.answer {
+            Answer::Allow => Outcome::Allowed,
+            Answer::Warn(_) => Outcome::Warned,
+            Answer::Refuse(reason) => match reason {
+                Reason::Etcd(_) => Outcome::Etcd,
+                Reason::QuorumLost => Outcome::QuorumLost,
+                Reason::CrashesBecomeFatal(_) => Outcome::CrashesBecomeFatal,
+                Reason::LearnerInDoubt(..) => Outcome::LearnerInDoubt,
+                Reason::ChangeUnapplied => Outcome::ChangeUnapplied,
+                // Answers to steps and policies of the operator.
+                _ => Outcome::Other,
+            },
+        }
+    }
+
+    /// Answer and reason.
+    fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Outcome::Allowed => ("allowed", ""),
+            Outcome::Warned => ("warned", ""),
+            Outcome::Etcd => ("refused", "etcd"),
+            Outcome::QuorumLost => ("refused", "quorum_lost"),
+            Outcome::CrashesBecomeFatal => ("refused", "crashes_become_fatal"),
+            Outcome::LearnerInDoubt => ("refused", "learner_in_doubt"),
+            Outcome::LearnerNotReady => ("refused", "learner_not_ready"),
+            Outcome::ChangeUnapplied => ("refused", "change_unapplied"),
+            Outcome::Expectation => ("refused", "expectation"),
+            Outcome::Other => ("refused", "other"),
+        }
+    }
+}
+
 impl LogWindow {
     /// How many lines were left out since the last one, if another may be written.
-    fn line(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn line(&mut self, now: Instant) -> Option<u64> {
         if self
             .began
             .is_none_or(|began| now.duration_since(began) > LOG_WINDOW)
@@ -327,24 +432,31 @@ impl LogWindow {
     }
 }
 
-fn as_expected(expected: Digest, cluster: &Membership) -> Result<(), api::Error> {
+/// What is wrong, if another membership is expected than there is.
+fn differs(expected: Digest, cluster: &Membership) -> Option<String> {
     let found = Digest::of(cluster.members());
-    if found == expected {
-        return Ok(());
-    }
-    Err(api::Error::refused(format_args!(
+    (found != expected).then(|| format!(
         "the membership is {found}, expected {expected}: it has changed since it was looked at; list the members and decide again"
-    )))
+    ))
 }
 
-fn step(change: &Change) -> Option<Step> {
+/// etcd's own question at apply, which no member may answer otherwise, asked earlier of a change of
+/// ours: nothing that changes members is unapplied, so the answer is the same, and a change that
+/// would come to nothing does not fill the log.
+fn valid(change: &ConfChange, cluster: &Membership) -> Result<(), api::Error> {
+    membership::Change::decode(change)
+        .and_then(|change| cluster.validate(&change))
+        .map_err(|error| apply::membership_error(&error))
+}
+
+fn step(change: &Change) -> Step {
     let id = |id: &MemberId| quorum::MemberId(id.0);
     match change {
-        Change::Add(_) => Some(Step::AddVoter),
-        Change::AddLearner(_) => Some(Step::AddLearner),
-        Change::Promote(member) => Some(Step::Promote(id(member))),
-        Change::Remove(member) => Some(Step::Remove(id(member))),
-        Change::Update { .. } => None,
+        Change::Add(_) => Step::AddVoter,
+        Change::AddLearner(_) => Step::AddLearner,
+        Change::Promote(member) => Step::Promote(id(member)),
+        Change::Remove(member) => Step::Remove(id(member)),
+        Change::Update { id: member, .. } => Step::UpdateUrls(id(member)),
     }
 }
 
@@ -373,6 +485,15 @@ mod tests {
         let later = start + LOG_WINDOW + Duration::from_millis(1);
         assert_eq!(log.line(later), Some(1000 - u64::from(LOG_LINES_MAX)));
         assert_eq!(log.line(later), Some(0));
+    }
+
+    #[test]
+    fn every_outcome_has_labels_and_a_count_of_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (at, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, at);
+            assert!(seen.insert(outcome.labels()), "{:?}", outcome.labels());
+        }
     }
 
     /// What the judge says passes through raft as text; it must come out as the same error.

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use raftnode::{DropReason, Effects, Inputs, Payload, Proposal, RaftNode, ReadFailure};
+use raftnode::{DropReason, Effects, Inputs, Payload, Proposal, RaftNode, ReadFailure, Refusal};
 use raftpb::{ConfChange, MemberId, Message};
 
 use crate::applier::{ApplierInbox, Job};
 use crate::digest::Digest;
+use crate::judge::LogWindow;
 use crate::shared::Shared;
 use crate::walwriter::{WalInbox, WalJob};
 
@@ -251,6 +252,7 @@ impl RaftLoop {
         let mut overflow: VecDeque<Job> = VecDeque::new();
         let mut held: Vec<Proposal> = Vec::new();
         let mut next_tick = Instant::now() + self.tick;
+        let mut refusals = LogWindow::default();
         loop {
             let deadline = if overflow.is_empty() {
                 next_tick
@@ -274,7 +276,7 @@ impl RaftLoop {
             }
             self.node.turn_into(&mut inputs, &mut effects);
             inputs.clear();
-            self.dispatch(&mut effects, &mut overflow, &mut held);
+            self.dispatch(&mut effects, &mut overflow, &mut held, &mut refusals);
             self.shared.offer_status(ticked, || self.node.status());
             if let Some(stop) = effects.stop.take() {
                 self.shared.raft_stopped(&stop);
@@ -289,6 +291,7 @@ impl RaftLoop {
         effects: &mut Effects,
         overflow: &mut VecDeque<Job>,
         held: &mut Vec<Proposal>,
+        refusals: &mut LogWindow,
     ) {
         // Disk first: its thread starts while the rest is handed out.
         if let Some(persist) = effects.persist.take() {
@@ -378,10 +381,17 @@ impl RaftLoop {
             self.shared.fetch(fetch);
         }
         for refused in effects.refused.drain(..) {
-            tracing::warn!(
-                from = %refused.from, message_type = refused.msg_type, reason = %refused.reason,
-                "refused a raft message"
-            );
+            // The judge has said so itself, with the numbers.
+            if matches!(refused.reason, Refusal::Judged(_)) {
+                continue;
+            }
+            if let Some(left_out) = refusals.line(Instant::now()) {
+                tracing::warn!(
+                    from = %refused.from, message_type = refused.msg_type, reason = %refused.reason,
+                    left_out,
+                    "refused a raft message"
+                );
+            }
         }
     }
 

@@ -49,6 +49,27 @@ pub fn wait_connected(cluster: &Cluster) {
     }
 }
 
+/// The text of an error, as `docs/membership.md` describes it below the heading of the calls.
+fn assert_documented(said: &str, situation: &str) {
+    if let Err(wrong) = documented_as(said, situation) {
+        panic!("{wrong}");
+    }
+}
+
+fn documented_as(said: &str, situation: &str) -> Result<(), String> {
+    let said = said.rsplit_once(" desc = ").map_or(said, |(_, text)| text);
+    let rows = crate::documented::table("membership.md", calls::HEADING);
+    let row = rows.iter().find(|row| row[0] == situation);
+    let row = row.unwrap_or_else(|| panic!("{situation:?} is not in the document"));
+    if crate::documented::is(said, &row[1]) {
+        return Ok(());
+    }
+    Err(format!(
+        "{situation}: expected\n  {}\nsaid\n  {said}",
+        row[1]
+    ))
+}
+
 fn http_get(endpoint: &str, path: &str) -> String {
     use std::io::{Read as _, Write as _};
     let mut text = String::new();

@@ -5,21 +5,7 @@ use std::time::Duration;
 
 use testkit::{Cluster, Kind, Spec, eventually, left_out};
 
-use super::{MISSING, id_of, verdict};
-use crate::documented;
-
-/// Below the heading of the calls in `docs/membership.md`.
-fn assert_documented(said: &str, situation: &str) {
-    let said = said.rsplit_once(" desc = ").map_or(said, |(_, text)| text);
-    let rows = documented::table("membership.md", super::calls::HEADING);
-    let row = rows.iter().find(|row| row[0] == situation);
-    let row = row.unwrap_or_else(|| panic!("{situation:?} is not in the document"));
-    assert!(
-        documented::is(said, &row[1]),
-        "{situation}: expected\n  {}\nsaid\n  {said}",
-        row[1]
-    );
-}
+use super::{MISSING, assert_documented, id_of, verdict};
 
 fn put(cluster: &Cluster, key: &str, bytes: usize) {
     use std::io::Write as _;
