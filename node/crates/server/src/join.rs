@@ -402,15 +402,20 @@ pub async fn check_restart(config: &Config, booted: &Booted) -> Result<(), Error
             return Err(Error::RunsElsewhere { id, url });
         }
     }
-    let answered = |heard: &'_ Heard| Some((heard.url.clone(), heard.said.as_ref().ok()?.0));
-    if listed
-        .iter()
-        .chain(&given)
-        .filter_map(answered)
-        .any(|(_, theirs)| theirs == cluster)
-    {
+    let by_others = listed.iter().chain(&given).filter_map(|heard| {
+        let (theirs, members) = heard.said.as_ref().ok()?;
+        (*theirs == cluster).then_some((heard.url.as_str(), members.as_slice()))
+    });
+    let by_others: Vec<_> = by_others.collect();
+    for (url, members) in &by_others {
+        refuse_new_name(config, id, url, members)?;
+    }
+    if !by_others.is_empty() {
         return Ok(());
     }
+    let own: Vec<MemberInfo> = members.members().cloned().collect();
+    refuse_new_name(config, id, &config.data_dir.display().to_string(), &own)?;
+    let answered = |heard: &'_ Heard| Some((heard.url.clone(), heard.said.as_ref().ok()?.0));
     match given.iter().find_map(answered) {
         Some((url, theirs)) => Err(Error::DataOfAnother {
             dir: config.data_dir.display().to_string(),
@@ -781,6 +786,24 @@ fn refuse_taken_name(
     }
 }
 
+/// A member may not take the name of another. Where two have had one name from before, as etcd lets
+/// them, that must not keep one of them from coming back.
+fn refuse_new_name(
+    config: &Config,
+    id: MemberId,
+    who_says: &str,
+    members: &[MemberInfo],
+) -> Result<(), Error> {
+    let had_it = |member: &MemberInfo| member.id == id && member.name == config.name;
+    match refuse_taken_name(config, id, who_says, members) {
+        Err(taken) if members.iter().any(had_it) => {
+            tracing::warn!("two members have one name: {taken}");
+            Ok(())
+        }
+        answer => answer,
+    }
+}
+
 fn bootstrapped(
     config: &Config,
     id: MemberId,
@@ -892,4 +915,65 @@ fn resolve(url: &str) -> Result<Vec<SocketAddr>, Error> {
         .collect();
     addresses.sort();
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, name: &str) -> MemberInfo {
+        MemberInfo {
+            id: MemberId(id),
+            name: name.to_owned(),
+            ..MemberInfo::default()
+        }
+    }
+
+    /// Both ends of the range, and the one version of a downgrade that is under way.
+    #[test]
+    fn clusters_of_these_versions_are_served() {
+        let ours: Version = ANNOUNCED_CLUSTER_VERSION.parse().expect("our own");
+        let minor = |minor| Version::new(ours.major, minor);
+        let lowest: Version = MIN_CLUSTER_VERSION.parse().expect("our own");
+        let too_old = Version::new(lowest.major - 1, 9);
+        for (version, downgrade, served) in [
+            (ours.clone(), false, true),
+            (lowest.clone(), false, true),
+            (minor(ours.minor + 1), false, false),
+            (too_old.clone(), false, false),
+            // A member that downgrades comes with the older program before the cluster's version falls.
+            (minor(ours.minor + 1), true, true),
+            (ours.clone(), true, false),
+            (minor(ours.minor + 2), true, false),
+            (too_old, true, false),
+        ] {
+            let answer = serves("http://a:2380", &version, downgrade);
+            assert_eq!(answer.is_ok(), served, "{version} {downgrade}: {answer:?}");
+        }
+        let words = serves("http://a:2380", &minor(ours.minor + 1), false)
+            .expect_err("too new")
+            .to_string();
+        let range = format!(
+            "http://a:2380 says that its version is {}, this program serves {lowest} to {ours}",
+            minor(ours.minor + 1)
+        );
+        assert!(words.contains(&range), "{words}");
+    }
+
+    #[test]
+    fn a_member_may_not_take_the_name_of_another_and_may_keep_the_one_it_had() {
+        let config = Config {
+            name: "a".to_owned(),
+            ..Config::default()
+        };
+        let refused = |members: &[MemberInfo]| {
+            let answer = refuse_new_name(&config, MemberId(1), "http://b:2380", members);
+            answer.map_err(|error| error.to_string()).err()
+        };
+        assert_eq!(refused(&[member(1, "a"), member(2, "b")]), None);
+        assert_eq!(refused(&[member(1, "c"), member(2, "b")]), None);
+        let taken = refused(&[member(1, "c"), member(2, "a")]).expect("it is taken");
+        assert!(taken.contains("the name a is taken by member 2"), "{taken}");
+        assert_eq!(refused(&[member(1, "a"), member(2, "a")]), None);
+    }
 }

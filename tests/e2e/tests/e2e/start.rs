@@ -276,6 +276,15 @@ fn directories(seen: &mut Seen) {
     attempt.data = file.join("below");
     seen.insert("the data directory lies below a file", attempt.said());
 
+    // Others may look into it: said, and no reason to stop; what stops this one is that nobody is there.
+    let mut attempt = Attempt::new(dir.path());
+    attempt.data = dir.path().join("open");
+    std::fs::create_dir(&attempt.data).expect("a directory");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&attempt.data, mode).expect("the test's own directory");
+    let attempt = attempt.beside(&[("b", "http://127.0.0.1:1")]).existing();
+    seen.insert("a directory that others can look into", attempt.said());
+
     // A database without its log.
     let mut attempt = Attempt::new(dir.path());
     let snap = attempt.data.join("member/snap");
@@ -293,12 +302,13 @@ fn directories(seen: &mut Seen) {
         .status()
         .is_ok_and(|status| status.success());
     let (full, rights) = ("the disk is full", "a directory of another user");
+    let read_only = "the file system is read-only";
     if !mounted {
         left_out(
             "refused_starts_disk",
             "a tmpfs cannot be mounted here; run as root",
         );
-        for case in [full, rights] {
+        for case in [full, rights, read_only] {
             let row = documented::table("membership.md", HEADING);
             let row = row.into_iter().find(|row| row[0] == case).expect("its row");
             seen.insert(case, Ok(vec![row[1].clone()]));
@@ -309,6 +319,14 @@ fn directories(seen: &mut Seen) {
     let wal = small.path().join("wal");
     let said = attempt.flag(format!("--wal-dir={}", wal.display())).said();
     let left = listing(&wal);
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(small.path())
+        .status();
+    assert!(remounted.is_ok_and(|status| status.success()));
+    let mut attempt = Attempt::new(dir.path());
+    attempt.data = small.path().join("data");
+    seen.insert(read_only, attempt.beside(&[]).said());
     let unmounted = Command::new("umount").arg(small.path()).status();
     assert!(unmounted.is_ok_and(|status| status.success()));
     let said = if left.is_empty() {
@@ -363,7 +381,7 @@ fn joiners(seen: &mut Seen) {
         Attempt::new(dir.path()).beside(&[("m0", &url)]).existing(),
     );
     case(
-        "`--initial-cluster` has too many or too few members",
+        "`--initial-cluster` has too many members",
         joiner().beside(&[("m0", &url), ("b", "http://127.0.0.1:1")]),
     );
     case(
@@ -394,6 +412,17 @@ fn joiners(seen: &mut Seen) {
     case(
         "a cluster runs, and the state is `new`",
         Attempt::new(dir.path()).beside(&[("m0", &url)]),
+    );
+    one.etcdctl().ok(&[
+        "member",
+        "add",
+        "third",
+        "--learner",
+        "--peer-urls=http://127.0.0.1:1",
+    ]);
+    case(
+        "`--initial-cluster` has too few members",
+        joiner().beside(&[("m0", &url)]),
     );
 
     // The data of one cluster, in the place of a member of another.
@@ -486,9 +515,17 @@ fn restarts(seen: &mut Seen) {
     let ids =
         [1, 2].map(|index| super::membership::id_of(&etcdctl, &cluster.members[index].peer_url));
 
-    // Emptied, with the flags of its first start and with those of a joiner.
+    // With the name of another; the others run.
     let member = &mut cluster.members[2];
     member.kill();
+    let flags = member.flags.clone();
+    member.flags.push("--name=m1".to_owned());
+    let said = refused(member);
+    member.flags = flags;
+    seen.insert("a restart with the name of another member", Ok(said));
+
+    // Emptied, with the flags of its first start and with those of a joiner.
+    let member = &mut cluster.members[2];
     let kept = member.data_dir.with_extension("kept");
     std::fs::rename(&member.data_dir, &kept).expect("the test's own directory");
     let new = member.flags.clone();
