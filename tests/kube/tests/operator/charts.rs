@@ -13,6 +13,8 @@ use testkit::{left_out, tool};
 
 use crate::world::{Ns, World, workspace, world};
 
+mod switches;
+
 /// The world with helm, or nothing; then the test is left out.
 fn world_with_helm(test: &str) -> Option<&'static World> {
     if tool("helm").is_none() {
@@ -83,8 +85,28 @@ fn restricted(world: &'static World, word: &str) -> Ns {
 
 /// Switches of the operator's chart in which it looks another way. Those that need kinds of others are only
 /// rendered.
-const LOOKS: [(&[&str], bool); 5] = [
+const LOOKS: [(&[&str], bool); 6] = [
     (&[], true),
+    (
+        &[
+            "replicas=2",
+            "podLabels.team=a",
+            "podAnnotations.note=a",
+            "nodeSelector.disk=fast",
+            "tolerations[0].operator=Exists",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight=1",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].key=disk",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].operator=Exists",
+            "priorityClassName=system-cluster-critical",
+            "serviceAccount.name=other",
+            "serviceAccount.annotations.role=a",
+            "nameOverride=ops",
+            "log.format=text",
+            "image.pullPolicy=Always",
+            "metrics.service.port=9090",
+        ],
+        true,
+    ),
     (
         &[
             "watchNamespace=shop",
