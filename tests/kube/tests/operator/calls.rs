@@ -59,6 +59,8 @@ pub struct Call {
     pub name: String,
     /// process that made it
     pub from: u32,
+    /// address of the member that it asked
+    pub to: String,
     /// when it came
     pub began: Instant,
     /// when its answer left
@@ -289,7 +291,7 @@ impl Shared {
         if gate.note(&method, &path, Bytes::new(), changes).is_none() {
             return Ok(unavailable());
         }
-        let number = changes.then(|| self.begin(&name, process));
+        let number = changes.then(|| self.begin(&name, process, address));
         // The caller may go away before the answer comes.
         let _ended = number.map(|number| Ended(self, number));
         let body = Full::new(body).map_err(never).boxed_unsync();
@@ -325,11 +327,12 @@ impl Shared {
         ))
     }
 
-    fn begin(&self, name: &str, from: u32) -> usize {
+    fn begin(&self, name: &str, from: u32, to: &str) -> usize {
         let mut calls = self.calls.lock().expect("nobody panics with it");
         calls.push(Call {
             name: name.to_owned(),
             from,
+            to: to.to_owned(),
             began: Instant::now(),
             ended: None,
             ok: false,

@@ -10,6 +10,8 @@ use crate::plugin::{Person, complaint};
 use crate::world::{World, whole, world};
 use crate::writer::Writer;
 
+mod damage;
+
 /// UID of a member's claim.
 fn claim_uid(cluster: &Cluster, member: &str) -> String {
     let name = format!("data-{member}");
