@@ -80,7 +80,7 @@ cargo xtask WORD
                  cache, link them at target/tools; the names: etcd, benchmark, helm, kube, kubeload; and what
                  whole nodes of Kubernetes need, which is built only when it is named: kube-node, containerd, coredns
   images [NAME..] an OCI layout and a tar of quorate and quorate-operator at target/images (= make images); QUORATE_VERSION
-                 in the environment is built in and becomes the tag
+                 in the environment is built in and becomes the tag; --twice builds again elsewhere and compares
   check          cargo fmt --check, clippy without warnings, tidy
   ci [LANE..]    check, tools, then all lanes (or the named ones), each within its budget (= make test)
   more           the long lanes; BUDGET_S=600 in the environment or as an argument stops after that many seconds

@@ -124,6 +124,11 @@ pub(crate) fn write(
     Ok(image.written)
 }
 
+/// The digest that it would have, written.
+pub(crate) fn digest_of(config: &Config, layers: &[Tree]) -> Result<String> {
+    Ok(Image::new(config, layers)?.written.digest)
+}
+
 struct Image {
     /// The layout's files by name.
     files: BTreeMap<String, Vec<u8>>,
