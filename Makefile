@@ -5,7 +5,7 @@
 #   make tools    real etcd and its tools, at target/tools
 #   make more     the long lanes; LANES="history walks" names some, BUDGET_S=600 stops after that many seconds
 #   make chaos-membership SEED=1 WALKS=200 STEPS=30
-#                 random walks through memberships, with kills and cut links; AT_ONCE=2, TIME_S=120 for one walk
+#                 random walks through memberships, with kills and cut links; AT_ONCE=2, TIME_S=200 for one walk
 #   make bench    side by side with etcd; ARGS="--quick" goes to `quorate bench compare`
 #   make bench-operator
 #                 the operator: time to Ready, write outages, API requests, memory; ARGS="--quick", ARGS="--only many --json"
@@ -46,7 +46,7 @@ more: need-rust
 chaos-membership: need-rust
 	cargo build --package quorate
 	QUORATE_SEED_FIRST=$(or $(SEED),1) QUORATE_WALKS=$(or $(WALKS),200) QUORATE_WALK_STEPS=$(or $(STEPS),30) \
-	QUORATE_WALK_S=$(or $(TIME_S),120) QUORATE_WALKS_AT_ONCE=$(or $(AT_ONCE),2) \
+	QUORATE_WALK_S=$(or $(TIME_S),200) QUORATE_WALKS_AT_ONCE=$(or $(AT_ONCE),2) \
 	cargo test --package robustness --test robustness walks::walks_keep -- --nocapture
 
 bench: need-rust tools
@@ -71,6 +71,7 @@ test-kube: kube-parts kube-images
 	@cargo xtask more operator
 	@$(KUBE_CLUSTER) test --store ours $(ARGS)
 	@$(KUBE_CLUSTER) test --store etcd $(ARGS)
+	@$(KUBE_CLUSTER) ends --nodes 1
 endif
 
 run-kube: kube-parts
