@@ -59,7 +59,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use compaction::{COMPACT_STEP_RECORDS, CompactStep, HASH_STEP_RECORDS};
+pub use compaction::{COMPACT_STEP_RECORDS, CompactStep, CompactWork, HASH_STEP_RECORDS};
 pub use cursor::RangeCursor;
 pub use error::Error;
 pub use hash::KeyValueHash;

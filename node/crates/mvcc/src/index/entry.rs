@@ -12,6 +12,8 @@
 //! away of a generation that later ends is the only thing the entry cannot derive (see
 //! [`Located::origin`]).
 
+use std::collections::VecDeque;
+
 use crate::{RecordKey, Revision};
 
 /// Where a key's value at some revision is recorded.
@@ -180,7 +182,7 @@ impl Entry {
 
     /// Cuts away the records that nobody who reads at `at` or later needs, and reports
     /// them, the oldest first. Answers whether anything of the entry is left.
-    pub(super) fn compact(&mut self, at: i64, removed: &mut Vec<RecordKey>) -> bool {
+    pub(super) fn compact(&mut self, at: i64, removed: &mut VecDeque<RecordKey>) -> bool {
         let older = self.older();
         let below = if self.main <= at {
             older.len() + 1

@@ -16,6 +16,7 @@ mod changes;
 mod entry;
 mod tree;
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 pub use entry::{Located, Origin, Prior};
@@ -23,7 +24,7 @@ pub use entry::{Located, Origin, Prior};
 use crate::{RecordKey, Revision};
 use changes::Changes;
 use entry::{Entry, Put};
-use tree::Node;
+use tree::{Node, Retain};
 
 /// Keys in order, each with its revisions.
 #[derive(Debug)]
@@ -51,6 +52,15 @@ pub struct Inserted {
     pub origin: Origin,
     /// The record it replaced, if the key was there.
     pub prior: Option<Prior>,
+}
+
+/// What [`Index::compact_leaf`] did.
+#[derive(Debug)]
+pub struct CompactedLeaf {
+    /// Where to go on; `None` at the end.
+    pub next: Option<Box<[u8]>>,
+    /// Keys that were looked at.
+    pub looked_at: usize,
 }
 
 /// A stretch of keys.
@@ -208,19 +218,28 @@ impl Index {
     }
 
     /// Removes from one leaf, the one that holds `from`, what a reader at `at` or later
-    /// does not need, and adds the removed records to `removed`, a key's oldest first.
-    /// Answers where to go on; `None` at the end.
+    /// does not need, and adds the removed records to `removed`, a key's oldest first. Once
+    /// `removed` holds `removed_max` records it stops, within the leaf if need be.
     pub fn compact_leaf(
         &mut self,
         at: i64,
         from: &[u8],
-        removed: &mut Vec<RecordKey>,
-    ) -> Option<Box<[u8]>> {
-        let next = self
-            .root
-            .retain_in_leaf(from, &mut |entry| entry.compact(at, removed));
+        removed_max: usize,
+        removed: &mut VecDeque<RecordKey>,
+    ) -> CompactedLeaf {
+        let mut looked_at = 0;
+        let next = self.root.retain_in_leaf(from, &mut |entry| {
+            if looked_at > 0 && removed.len() >= removed_max {
+                return Retain::Stop;
+            }
+            looked_at += 1;
+            match entry.compact(at, removed) {
+                true => Retain::Keep,
+                false => Retain::Remove,
+            }
+        });
         self.root.shrink();
-        next
+        CompactedLeaf { next, looked_at }
     }
 
     fn changed(&mut self, key: &[u8], main: i64, live: isize) {

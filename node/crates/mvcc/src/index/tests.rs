@@ -214,9 +214,12 @@ fn run(seed: u64, rounds: u64, key_space: u64) {
         }
         if chance.below(50) == 0 {
             compacted = compacted.max(current - chance.below(60) as i64);
-            let (mut removed, mut from) = (Vec::new(), Some(Box::<[u8]>::default()));
+            // In pieces of any size, one key at least.
+            let piece = 1 + chance.below(40) as usize;
+            let (mut removed, mut from) = (VecDeque::new(), Some(Box::<[u8]>::default()));
             while let Some(at) = from {
-                from = index.compact_leaf(compacted, &at, &mut removed);
+                let goal = removed.len() + piece;
+                from = index.compact_leaf(compacted, &at, goal, &mut removed).next;
             }
             assert_eq!(removed, model.compact(compacted));
             assert_eq!(index.check(), model.keys.len());
@@ -295,9 +298,9 @@ fn a_large_tree_keeps_its_promises() {
             ),
             200
         );
-        let (mut removed, mut from) = (Vec::new(), Some(Box::<[u8]>::default()));
+        let (mut removed, mut from) = (VecDeque::new(), Some(Box::<[u8]>::default()));
         while let Some(at) = from {
-            from = index.compact_leaf(4, &at, &mut removed);
+            from = index.compact_leaf(4, &at, usize::MAX, &mut removed).next;
         }
         assert_eq!(index.check(), 200);
         assert_eq!(removed.len(), 2 * (total as usize - 200));

@@ -26,6 +26,15 @@ const LEAF_GROWTH: usize = 4;
 /// in order leave full nodes behind, and no order leaves nodes nearly empty.
 const SPLIT_AT_EDGE: usize = 8;
 
+/// What becomes of an entry that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retain {
+    Keep,
+    Remove,
+    /// This one was not looked at: go on with it another time.
+    Stop,
+}
+
 #[derive(Debug)]
 pub(super) enum Node {
     Leaf(Vec<Entry>),
@@ -166,35 +175,44 @@ impl Node {
         }
     }
 
-    /// Offers the entries of one leaf, from `from` on, to `keep` and removes those that it
-    /// refuses (they must not be live). Answers where the next leaf begins.
+    /// Offers the entries of one leaf, from `from` on, to `judge` and removes those that it
+    /// refuses (they must not be live), until it stops. Answers where to go on.
     pub(super) fn retain_in_leaf(
         &mut self,
         from: &[u8],
-        keep: &mut dyn FnMut(&mut Entry) -> bool,
+        judge: &mut dyn FnMut(&mut Entry) -> Retain,
     ) -> Option<Box<[u8]>> {
         match self {
             Node::Leaf(entries) => {
                 let first = find(entries, from).unwrap_or_else(|place| place);
                 let before = entries.len();
                 let mut place = 0;
+                let mut next: Option<Box<[u8]>> = None;
                 entries.retain_mut(|entry| {
                     place += 1;
-                    let kept = place <= first || keep(entry);
-                    assert!(
-                        kept || !entry.is_live(),
-                        "a live key must not leave the index"
-                    );
-                    kept
+                    if place <= first || next.is_some() {
+                        return true;
+                    }
+                    match judge(entry) {
+                        Retain::Keep => true,
+                        Retain::Remove => {
+                            assert!(!entry.is_live(), "a live key must not leave the index");
+                            false
+                        }
+                        Retain::Stop => {
+                            next = Some(entry.key.clone());
+                            true
+                        }
+                    }
                 });
                 if entries.len() < before {
                     entries.shrink_to(entries.len() + LEAF_GROWTH);
                 }
-                None
+                next
             }
             Node::Inner(inner) => {
                 let place = inner.child_of(from);
-                let next = inner.children[place].node.retain_in_leaf(from, keep);
+                let next = inner.children[place].node.retain_in_leaf(from, judge);
                 let next = next.or_else(|| inner.separators.get(place).cloned());
                 inner.refill(place);
                 next
