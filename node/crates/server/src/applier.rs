@@ -17,6 +17,7 @@ use raftnode::ConfResult;
 use raftpb::{Entry, Snapshot};
 use seams::Clock;
 
+use crate::config::Config;
 use crate::lane::{Lane, Reply};
 use crate::shared::Shared;
 use crate::snapshots::Snapshots;
@@ -26,6 +27,10 @@ pub(crate) const JOBS_MAX: usize = 1024;
 
 /// While a compaction runs and nothing is to be applied, the applier looks after it this often.
 const COMPACTION_POLL: Duration = Duration::from_millis(1);
+
+/// A step of a compaction ends after this time, done or not: no write waits longer for it than a
+/// few milliseconds, also where a record takes long to delete.
+const COMPACTION_STEP_MAX: Duration = Duration::from_millis(2);
 
 /// Work for the applier, in order.
 #[derive(Debug)]
@@ -114,6 +119,64 @@ impl ApplierInbox {
     }
 }
 
+/// How fast compactions may go: `--compaction-batch-limit` records, then a pause of
+/// `--compaction-sleep-interval`.
+#[derive(Debug)]
+pub struct CompactionPace {
+    batch_limit: usize,
+    pause: Duration,
+    /// Records deleted in the batch under way.
+    deleted: usize,
+    /// The pause ends.
+    not_before: Option<Instant>,
+}
+
+impl CompactionPace {
+    /// As in etcd, zero stands for the default: 1000 records, 10 ms.
+    pub fn new(batch_limit: usize, pause: Duration) -> Self {
+        let default = Config::default();
+        Self {
+            batch_limit: match batch_limit {
+                0 => default.compaction_batch_limit,
+                limit => limit,
+            },
+            pause: match pause {
+                Duration::ZERO => default.compaction_sleep_interval,
+                pause => pause,
+            },
+            deleted: 0,
+            not_before: None,
+        }
+    }
+
+    /// How many records may be deleted now; `None` in a pause.
+    fn budget(&self, now: Instant) -> Option<usize> {
+        self.pause_left(now)
+            .is_none()
+            .then(|| COMPACT_STEP_RECORDS.min(self.batch_limit - self.deleted))
+    }
+
+    fn pause_left(&self, now: Instant) -> Option<Duration> {
+        self.not_before?
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
+    }
+
+    /// So many were deleted; the batch may be full now.
+    fn count(&mut self, deleted: usize, now: Instant) {
+        self.deleted += deleted;
+        if self.deleted >= self.batch_limit {
+            self.deleted = 0;
+            self.not_before = Some(now + self.pause);
+        }
+    }
+
+    /// The next compaction begins with a batch of its own.
+    fn finished(&mut self) {
+        (self.deleted, self.not_before) = (0, None);
+    }
+}
+
 /// The applier's own parts.
 pub struct ApplierLoop {
     /// entry by entry
@@ -132,6 +195,8 @@ pub struct ApplierLoop {
     pub runtime: tokio::runtime::Handle,
     /// the cluster's version was set; look at it once a start, too
     pub version_changed: bool,
+    /// how fast records are deleted
+    pub compaction: CompactionPace,
 }
 
 impl ApplierLoop {
@@ -141,15 +206,12 @@ impl ApplierLoop {
         let mut reads: Vec<(u64, u8, u64)> = Vec::new();
         let mut replies: Vec<Vec<(u64, Reply)>> = Vec::new();
         replies.resize_with(self.shared.lanes().len(), Vec::new);
+        if self.applier.mvcc().is_compacting() {
+            // One that the last end interrupted.
+            self.hash_compaction();
+        }
         loop {
-            let step_is_due = self.applier.mvcc().is_compacting()
-                || self.snapshots.is_waiting()
-                || self.version_changed;
-            let idle = if step_is_due {
-                COMPACTION_POLL
-            } else {
-                Duration::from_secs(1)
-            };
+            let idle = self.idle();
             if !inbox.take(&mut jobs, idle) {
                 return;
             }
@@ -178,6 +240,18 @@ impl ApplierLoop {
                 return;
             }
         }
+    }
+
+    /// How long the applier may wait for a job before it looks after its steps.
+    fn idle(&self) -> Duration {
+        if self.snapshots.is_waiting() || self.version_changed {
+            return COMPACTION_POLL;
+        }
+        if !self.applier.mvcc().is_compacting() {
+            return Duration::from_secs(1);
+        }
+        let pause = self.compaction.pause_left(Instant::now());
+        pause.map_or(COMPACTION_POLL, |left| left.min(Duration::from_secs(1)))
     }
 
     fn apply(
@@ -338,7 +412,11 @@ impl ApplierLoop {
             .snapshots
             .install(&mut self.applier, snapshot, &self.shared)?;
         let mvcc = self.applier.mvcc();
-        if !mvcc.is_compacting() {
+        self.compaction.finished();
+        if mvcc.is_compacting() {
+            // The leader's database came in the middle of a compaction, which goes on here.
+            self.hash_compaction();
+        } else {
             // The leader's database came without the records that a compaction here was removing.
             self.shared.compaction_finished(mvcc.compact_revision());
         }
@@ -350,16 +428,23 @@ impl ApplierLoop {
 
     /// What can wait: a compaction's next records, a snapshot of our own, the schema's version.
     fn steps(&mut self) -> Result<(), String> {
-        if self.applier.mvcc().is_compacting() {
+        let began = Instant::now();
+        if self.applier.mvcc().is_compacting()
+            && let Some(records) = self.compaction.budget(began)
+        {
             let (mvcc, writer) = self.applier.mvcc_writer();
-            let began = Instant::now();
-            let step = mvcc
-                .compact_step(writer, COMPACT_STEP_RECORDS)
+            let mut in_time = || began.elapsed() < COMPACTION_STEP_MAX;
+            let work = mvcc
+                .compact_step_while(writer, records, &mut in_time)
                 .map_err(|error| format!("compaction failed: {error}"))?;
             writer.end_local();
             let stats = &self.shared.counters.stats;
-            stats.compaction_steps.observe(began.elapsed());
-            if let CompactStep::Finished { hash, removed } = step {
+            if work.looked_at + work.deleted > 0 {
+                stats.compaction_steps.observe(began.elapsed());
+            }
+            self.compaction.count(work.deleted, Instant::now());
+            if let CompactStep::Finished { hash, removed } = work.step {
+                self.compaction.finished();
                 tracing::info!(
                     compact_revision = hash.revision,
                     removed,
@@ -420,5 +505,39 @@ impl ApplierLoop {
         writer.end_local();
         tracing::info!(was = %now, storage_version = %version, "the storage version follows the cluster version");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compaction_pauses_after_each_batch() {
+        let pause = Duration::from_millis(10);
+        let mut pace = CompactionPace::new(COMPACT_STEP_RECORDS + 44, pause);
+        let now = Instant::now();
+        assert_eq!(pace.budget(now), Some(COMPACT_STEP_RECORDS));
+        pace.count(COMPACT_STEP_RECORDS, now);
+        assert_eq!(pace.budget(now), Some(44));
+        pace.count(0, now);
+        assert_eq!(pace.budget(now), Some(44));
+        pace.count(44, now);
+        assert_eq!(pace.budget(now), None);
+        assert_eq!(pace.budget(now + pause / 2), None);
+        assert_eq!(pace.pause_left(now + pause / 2), Some(pause / 2));
+        assert_eq!(pace.budget(now + pause), Some(COMPACT_STEP_RECORDS));
+        pace.count(COMPACT_STEP_RECORDS + 44, now + pause);
+        pace.finished();
+        assert_eq!(pace.budget(now + pause), Some(COMPACT_STEP_RECORDS));
+    }
+
+    #[test]
+    fn zero_stands_for_etcds_batch_and_pause() {
+        let pace = CompactionPace::new(0, Duration::ZERO);
+        assert_eq!(
+            (pace.batch_limit, pace.pause),
+            (1000, Duration::from_millis(10))
+        );
     }
 }

@@ -15,7 +15,7 @@ use raftnode::{Inputs, RaftNode, Recovered, Role, SoftState};
 use raftpb::{ConfState, Entry, MemberId, Message, Snapshot, SnapshotMetadata};
 use seams::{Disk, ManualClock, MemDisk, SeededRng};
 
-use crate::applier::{ApplierInbox, ApplierLoop, JOBS_MAX, Job};
+use crate::applier::{ApplierInbox, ApplierLoop, CompactionPace, JOBS_MAX, Job};
 use crate::boot::{self, Booted, Start};
 use crate::committer::CommitterThread;
 use crate::config::Config;
@@ -246,6 +246,7 @@ fn applier_loop(parts: Parts, runtime: &tokio::runtime::Runtime) -> ApplierLoop 
         election_timeout: Duration::from_secs(1),
         runtime: runtime.handle().clone(),
         version_changed: false,
+        compaction: CompactionPace::new(0, Duration::ZERO),
     }
 }
 

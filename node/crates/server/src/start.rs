@@ -14,7 +14,7 @@ use membership::Membership;
 use raftnode::RaftNode;
 use seams::{Clock, Disk, RealRng, Rng as _};
 
-use crate::applier::{ApplierInbox, ApplierLoop};
+use crate::applier::{ApplierInbox, ApplierLoop, CompactionPace};
 use crate::boot::{Booted, Source};
 use crate::committer::{self, CommitterThread};
 use crate::config::Config;
@@ -195,6 +195,10 @@ pub fn start(
         election_timeout: config.election_timeout(),
         runtime: peers_runtime.clone(),
         version_changed: true,
+        compaction: CompactionPace::new(
+            config.compaction_batch_limit,
+            config.compaction_sleep_interval,
+        ),
     };
     let applier_thread = spawn("applier", &shared, {
         let inbox = applier_inbox.clone();
