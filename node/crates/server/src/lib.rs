@@ -23,6 +23,7 @@ pub mod applier;
 pub mod boot;
 pub mod changes;
 pub mod committer;
+mod compactor;
 pub mod config;
 pub mod corrupt;
 pub mod digest;

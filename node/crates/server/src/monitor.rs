@@ -12,7 +12,8 @@ use membership::Version;
 use mvcc::watch::{SYNC_STEP_RECORDS, SyncStep};
 use tokio::sync::Semaphore;
 
-use crate::config::{ANNOUNCED_VERSION, AutoCompaction};
+use crate::compactor::Compactor;
+use crate::config::ANNOUNCED_VERSION;
 use crate::corrupt;
 use crate::downgrade::is_downgrade;
 use crate::lane::Lane;
@@ -363,34 +364,17 @@ async fn compact(member: Arc<Member>, lane: Arc<Lane>) {
     let Some(mode) = member.config.auto_compaction else {
         return;
     };
-    let interval = match mode {
-        AutoCompaction::Revision(_) => Duration::from_secs(300),
-        // etcd: at most once an hour, else once a retention; revisions are noted ten times as often.
-        AutoCompaction::Periodic(length) => length.min(Duration::from_secs(3600)) / 10,
-    };
-    let mut noted: std::collections::VecDeque<(Instant, i64)> = std::collections::VecDeque::new();
-    let mut last = 0;
+    let mut compactor = Compactor::new(mode, Instant::now());
     loop {
-        tokio::time::sleep(interval).await;
-        let revision = member.state().mvcc.revision();
-        let target = match mode {
-            AutoCompaction::Revision(keep) => revision - keep,
-            AutoCompaction::Periodic(length) => {
-                noted.push_back((Instant::now(), revision));
-                let mut target = 0;
-                while let Some(&(at, revision)) = noted.front() {
-                    if at.elapsed() < length {
-                        break;
-                    }
-                    target = revision;
-                    noted.pop_front();
-                }
-                target
-            }
-        };
-        if !member.is_leader() || target <= last {
+        compactor.note(member.state().mvcc.revision());
+        tokio::time::sleep(compactor.interval()).await;
+        if !member.is_leader() {
             continue;
         }
+        let revision = member.state().mvcc.revision();
+        let Some(target) = compactor.due(revision, Instant::now()) else {
+            continue;
+        };
         let request = pb::InternalRaftRequest {
             compaction: Some(pb::CompactionRequest {
                 revision: target,
@@ -398,12 +382,16 @@ async fn compact(member: Arc<Member>, lane: Arc<Lane>) {
             }),
             ..Default::default()
         };
-        match member.propose(&lane, request).await {
+        let compacted = match member.propose(&lane, request).await {
             Ok(_) | Err(api::Error::Compacted) => {
-                last = target;
                 tracing::info!(revision = target, "completed auto compaction");
+                true
             }
-            Err(error) => tracing::warn!(revision = target, %error, "failed auto compaction"),
-        }
+            Err(error) => {
+                tracing::warn!(revision = target, %error, "failed auto compaction");
+                false
+            }
+        };
+        compactor.done(target, compacted, Instant::now());
     }
 }
