@@ -8,20 +8,24 @@
 //!
 //! `separators[i]` is at most every key of child `i + 1` and above every key of child `i`.
 //! The live numbers make the rank of a key, and with it the count of a range, a walk from
-//! the root to one leaf. Nodes are boxed, so that growth never moves more than one node.
+//! the root to one leaf. What a node holds lies behind a pointer, so that growth never moves
+//! more than one node.
 
 use std::ops::ControlFlow;
 
 use super::entry::Entry;
 
-/// Entries of a leaf: 4 KiB of them, so that an insert moves at most that.
-const LEAF_ENTRIES_MAX: usize = 64;
+/// Entries of a leaf: 6 KiB of them, so that an insert moves at most that.
+const LEAF_ENTRIES_MAX: usize = 96;
 /// Children of an inner node.
 const CHILDREN_MAX: usize = 64;
 /// Below this a node is merged with a neighbour or filled from it.
 const NODE_MIN: usize = 16;
-/// Leaves grow by this many places at a time: the slack stays below a tenth.
-const LEAF_GROWTH: usize = 4;
+/// Leaves grow by this many places at a time. The slack counts: a short key with one further
+/// revision has 124 bytes to use up, of which the allocator's least chunks take 64.
+const LEAF_GROWTH: usize = 2;
+/// Inner nodes grow by this many: a child stands for dozens of keys.
+const INNER_GROWTH: usize = 8;
 /// Where a full node is split when the new item is its last (or first): keys that arrive
 /// in order leave full nodes behind, and no order leaves nodes nearly empty.
 const SPLIT_AT_EDGE: usize = 8;
@@ -35,10 +39,11 @@ pub(super) enum Retain {
     Stop,
 }
 
+/// 24 bytes, and so in its parent's list and not behind a pointer of its own.
 #[derive(Debug)]
 pub(super) enum Node {
     Leaf(Vec<Entry>),
-    Inner(Inner),
+    Inner(Box<Inner>),
 }
 
 #[derive(Debug)]
@@ -50,7 +55,7 @@ pub(super) struct Inner {
 #[derive(Debug)]
 struct Child {
     live: usize,
-    node: Box<Node>,
+    node: Node,
 }
 
 /// The right half of a node that became too large.
@@ -228,12 +233,12 @@ impl Node {
         let left = std::mem::replace(self, Node::new());
         let left = Child {
             live: left.live(),
-            node: Box::new(left),
+            node: left,
         };
-        *self = Node::Inner(Inner {
+        *self = Node::Inner(Box::new(Inner {
             separators: vec![separator],
             children: vec![left, right],
-        });
+        }));
     }
 
     /// Loses levels that have a single child.
@@ -242,7 +247,7 @@ impl Node {
             && inner.children.len() == 1
             && let Some(child) = inner.children.pop()
         {
-            *self = *child.node;
+            *self = child.node;
         }
     }
 
@@ -253,10 +258,13 @@ impl Node {
         }
     }
 
-    /// Heap bytes asked for, and a header of 8 for each allocation.
+    /// Heap bytes as glibc counts them: a header of 8, multiples of 16, and 32 at least.
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        let chunk = |bytes: usize| if bytes == 0 { 0 } else { bytes + 8 };
+        let chunk = |bytes: usize| match bytes {
+            0 => 0,
+            bytes => (bytes + 8).next_multiple_of(16).max(32),
+        };
         match self {
             Node::Leaf(entries) => {
                 let own = chunk(entries.capacity() * size_of::<Entry>());
@@ -269,8 +277,8 @@ impl Node {
                 let own = chunk(inner.children.capacity() * size_of::<Child>())
                     + chunk(inner.separators.capacity() * size_of::<Box<[u8]>>());
                 let separators: usize = inner.separators.iter().map(|key| chunk(key.len())).sum();
-                let child = |child: &Child| chunk(size_of::<Node>()) + child.node.heap_bytes();
-                own + separators + inner.children.iter().map(child).sum::<usize>()
+                let children = inner.children.iter().map(|child| child.node.heap_bytes());
+                chunk(size_of::<Inner>()) + own + separators + children.sum::<usize>()
             }
         }
     }
@@ -327,6 +335,12 @@ impl Inner {
     /// Takes in the right half of child `place`.
     fn insert(&mut self, place: usize, split: Split) -> Option<Split> {
         self.children[place].live -= split.right.live;
+        if self.children.len() == self.children.capacity() {
+            self.children.reserve_exact(INNER_GROWTH);
+        }
+        if self.separators.len() == self.separators.capacity() {
+            self.separators.reserve_exact(INNER_GROWTH);
+        }
         self.separators.insert(place, split.separator);
         self.children.insert(place + 1, split.right);
         if self.children.len() <= CHILDREN_MAX {
@@ -342,12 +356,14 @@ impl Inner {
             .separators
             .pop()
             .expect("a split leaves a child on the left");
+        self.children.shrink_to_fit();
+        self.separators.shrink_to_fit();
         let live = children.iter().map(|child| child.live).sum();
         Split {
             separator,
             right: Child {
                 live,
-                node: Box::new(Node::Inner(Inner {
+                node: Node::Inner(Box::new(Inner {
                     separators,
                     children,
                 })),
@@ -370,7 +386,7 @@ impl Inner {
         let separator = self.separators.remove(left);
         let into = &mut self.children[left];
         into.live += right.live;
-        let split = match (&mut *into.node, *right.node) {
+        let split = match (&mut into.node, right.node) {
             (Node::Leaf(into), Node::Leaf(mut entries)) => {
                 into.reserve_exact(entries.len());
                 into.append(&mut entries);
@@ -431,7 +447,7 @@ fn split_leaf(entries: &mut Vec<Entry>, at: usize) -> Split {
         separator,
         right: Child {
             live: live(&right),
-            node: Box::new(Node::Leaf(right)),
+            node: Node::Leaf(right),
         },
     }
 }
