@@ -650,6 +650,38 @@ mod tests {
     }
 
     #[test]
+    fn the_disk_of_a_removed_member_is_refused_and_not_proposed() {
+        let disk = memory();
+        let paths = disk_of(&disk, "a", 9, 9);
+        let options = backend::Options::default();
+        let (backend, mut writer, mut committer) =
+            Backend::open(disk.clone(), &paths.database(), options).expect("a database");
+        let cluster = seed().cluster_id();
+        let mut membership =
+            Membership::load(&backend.view(), cluster, id("a"), 1).expect("three members");
+        let removal = raftpb::conf::Change::Remove(id("a")).to_conf_change(0);
+        membership.apply(&Change::decode(&removal).expect("a removal"), &mut writer);
+        writer.end_entry(9, 1);
+        committer.commit().expect("committed");
+        drop((backend, writer, committer));
+
+        let mut order = order(&[&paths], id("a"));
+        order.accept_loss = true;
+        let words = refusal(&disk, &order, ROOM);
+        let removed = format!("member {} was removed from cluster {cluster:x}", id("a"));
+        assert!(words.contains(&removed), "{words}");
+        assert!(words.contains("Nothing was changed"), "{words}");
+        assert_eq!(survey(&disk, &paths).expect("a disk").last_index(), 9);
+
+        order.told = None;
+        let shown = run(&disk, &order, ROOM).expect("it is only shown");
+        assert!(
+            shown.contains("No disk that is shown can be gone on with"),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn a_disk_in_use_is_refused() {
         let disk = memory();
         let paths = disk_of(&disk, "a", 9, 9);
