@@ -30,7 +30,10 @@ fn command(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("quorate: {error:#}");
-            ExitCode::FAILURE
+            match error.is::<local::flags::Usage>() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -62,6 +65,12 @@ fn member(arguments: &[String]) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    tracing::info!(
+        version = QUORATE_VERSION,
+        commit = COMMIT.unwrap_or("unknown"),
+        configuration = ?door,
+        "starting a member"
+    );
     match run::run(door) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

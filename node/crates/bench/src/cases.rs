@@ -1,12 +1,12 @@
 //! The cases: names, flags, and the next request of each. Names, flags and keys are those of etcd's tool.
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::Result;
 use api::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, PutRequest, RangeRequest,
     RequestOp, TxnRequest, request_op,
 };
 use bytes::Bytes;
-use local::flags::{Flag, Given};
+use local::flags::{Flag, Given, usage};
 use local::grpc::framed;
 
 use crate::load::{self, Call, Outcome, Plan, Work};
@@ -174,7 +174,10 @@ impl Case {
     pub(crate) fn named(name: &str) -> Result<&'static Self> {
         CASES.iter().find(|case| case.name == name).ok_or_else(|| {
             let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-            anyhow!("no case {name:?}, expected {} or compare", names.join(", "))
+            usage(format!(
+                "no case {name:?}, expected {} or compare",
+                names.join(", ")
+            ))
         })
     }
 
@@ -247,10 +250,10 @@ fn range(given: &Given, plan: Plan, show: bool) -> Result<Outcome> {
         [key] => (key, ""),
         [key, end] => (key, end),
         _ => {
-            return Err(anyhow!(
+            return Err(usage(format!(
                 "range takes one key, or a key and an end; got {} words",
                 words.len()
-            ));
+            )));
         }
     };
     let request = framed(&RangeRequest {
@@ -369,9 +372,9 @@ fn serializable(given: &Given) -> Result<bool> {
     match given.text("consistency") {
         "l" => Ok(false),
         "s" => Ok(true),
-        other => Err(anyhow!(
+        other => Err(usage(format!(
             "--consistency {other}: expected l (linearizable) or s (serializable)"
-        )),
+        ))),
     }
 }
 
@@ -395,12 +398,12 @@ impl Keys {
             space: given.number("key-space-size", 1, i64::MAX as u64)?,
         };
         let longest = varint(keys.space - 1).len();
-        ensure!(
-            longest <= keys.size,
-            "--key-size {}: {} different keys need {longest} bytes",
-            keys.size,
-            keys.space
-        );
+        if longest > keys.size {
+            return Err(usage(format!(
+                "--key-size {}: {} different keys need {longest} bytes",
+                keys.size, keys.space
+            )));
+        }
         Ok(keys)
     }
 

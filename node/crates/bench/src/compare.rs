@@ -179,6 +179,11 @@ pub(crate) fn main(given: &Given) -> Result<()> {
         show::text(&settings, &lines, &ours, &notes)
     };
     io::stdout().write_all(text.as_bytes())?;
+    end(&failures)
+}
+
+/// How the command ends: with an error where anything failed.
+fn end(failures: &[String]) -> Result<()> {
     ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
 }
@@ -196,18 +201,21 @@ impl Rounds {
 impl Settings {
     fn of(given: &Given) -> Result<Self> {
         if let Some(word) = given.words.get(1) {
-            bail!("{word:?} is no flag of quorate bench compare; --help lists the flags");
+            return Err(flags::usage(format!(
+                "{word:?} is no flag of quorate bench compare; --help lists the flags"
+            )));
         }
         let quick = given.is_on("quick");
         let rows: Vec<&Row> = match given.text("only") {
             "" => ROWS.iter().collect(),
             name => ROWS.iter().filter(|row| row.name == name).collect(),
         };
-        ensure!(
-            !rows.is_empty(),
-            "--only {}: no such row; --help lists them",
-            given.text("only")
-        );
+        if rows.is_empty() {
+            return Err(flags::usage(format!(
+                "--only {}: no such row; --help lists them",
+                given.text("only")
+            )));
+        }
         let etcd = match given.text("etcd") {
             "" => tools().join("etcd"),
             file => file.into(),

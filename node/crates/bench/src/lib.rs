@@ -35,7 +35,7 @@ mod watch;
 
 use std::io::{self, Write as _};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use local::flags::{self, Flag, Given};
 
 use cases::Case;
@@ -89,7 +89,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
         if loose.help {
             return help();
         }
-        bail!("which case? quorate bench --help lists them");
+        return Err(flags::usage("which case? quorate bench --help lists them"));
     };
     if name == "compare" {
         return compare::main(&Given::read(arguments, &[compare::FLAGS])?);

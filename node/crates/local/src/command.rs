@@ -77,7 +77,9 @@ pub fn main(arguments: &[String]) -> Result<()> {
         return Ok(write!(io::stdout(), "{ABOUT}{}", flags::help(FLAGS))?);
     }
     if let Some(word) = given.words.first() {
-        bail!("{word:?} is no flag of quorate local; --help lists the flags");
+        return Err(flags::usage(format!(
+            "{word:?} is no flag of quorate local; --help lists the flags"
+        )));
     }
     let home = Home::of(&given)?;
     let options = options(&given, &home)?;

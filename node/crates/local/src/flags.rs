@@ -5,7 +5,17 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::str::FromStr;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
+
+/// Wrong words on a command line. Programs end with code 2 on it, as Go's flag package has it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
+/// An error that is a [`Usage`], with this text.
+pub fn usage(text: impl Display) -> Error {
+    Usage(text.to_string()).into()
+}
 
 /// One flag of a command.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +45,15 @@ pub struct Given {
 
 impl Given {
     /// Reads arguments in the forms `--x value`, `--x=value`, `-x value`, `-x=value`.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`]
     pub fn read(arguments: &[String], tables: &[&[Flag]]) -> Result<Self> {
+        Self::read_words(arguments, tables).map_err(usage)
+    }
+
+    fn read_words(arguments: &[String], tables: &[&[Flag]]) -> Result<Self> {
         let mut given = Self {
             table: tables.concat(),
             values: BTreeMap::new(),
@@ -115,7 +133,9 @@ impl Given {
         let text = self.text(name);
         match text.parse() {
             Ok(value) if value >= least && value <= most => Ok(value),
-            _ => bail!("--{name} {text}: expected a number from {least} to {most}"),
+            _ => Err(usage(format!(
+                "--{name} {text}: expected a number from {least} to {most}"
+            ))),
         }
     }
 }

@@ -264,6 +264,46 @@ mod tests {
     }
 
     #[test]
+    fn a_missed_target_ends_the_command_with_an_error_and_one_not_judged_does_not() {
+        let end = |etcd: &Rounds, ours: &Rounds, whole: bool| {
+            let lines = judge(&[PUT], etcd, ours, whole);
+            let failures = crate::compare::show::failures(&[PUT], &lines, ours);
+            let ended = crate::compare::end(&failures).map_err(|error| error.to_string());
+            (lines, ended)
+        };
+        // p99 is missed by the other side's own figures in each of these, if it is judged.
+        let steady = rounds([100.0; 3], [100.0; 3], 60e6);
+        let good = rounds([20.0; 3], [200.0; 3], 10e6);
+        let (lines, ended) = end(&steady, &good, true);
+        assert_eq!(verdict(&lines, "p99 ms"), Verdict::Missed);
+        let missed = "put p99 ms is 1.00x of etcd's, target ≤ 0.8x";
+        assert_eq!(ended, Err(missed.to_owned()));
+
+        // Rounds of p99 that disagree: the same figure is not judged, and nothing else fails.
+        let mut shaky = steady;
+        for (sample, p99) in shaky.full[0].iter_mut().zip([1.0, 2.0, 3.0]) {
+            sample.p99 = p99;
+        }
+        let (lines, ended) = end(&shaky, &good, true);
+        assert!(matches!(verdict(&lines, "p99 ms"), Verdict::NotJudged(_)));
+        assert_eq!(ended, Ok(()));
+
+        // Memory counts after the whole load, and CPU always.
+        let heavy = rounds([20.0; 3], [200.0; 3], 59e6);
+        let (_, ended) = end(&shaky, &heavy, true);
+        assert!(ended.is_err_and(|text| text.contains("anonymous MB")));
+        let (lines, ended) = end(&shaky, &heavy, false);
+        assert!(matches!(
+            verdict(&lines, "anonymous MB"),
+            Verdict::NotJudged(_)
+        ));
+        assert_eq!(ended, Ok(()));
+        let slow = rounds([90.0; 3], [200.0; 3], 10e6);
+        let (_, ended) = end(&shaky, &slow, false);
+        assert!(ended.is_err_and(|text| text.contains("CPU µs/op")));
+    }
+
+    #[test]
     fn an_even_number_of_rounds_has_a_median_too() {
         assert_eq!(Spread::of(vec![4.0, 1.0, 3.0, 2.0]).median, 2.5);
     }
