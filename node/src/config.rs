@@ -3,7 +3,7 @@
 //! port is bound or a directory made.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -14,6 +14,13 @@ use crate::flags::{Given, parse_duration};
 /// The longest election time-out that etcd takes, in milliseconds (embed `maxElectionMs`).
 const ELECTION_MS_MAX: i64 = 50_000;
 
+/// The shortest time-outs of peer connections (etcd `rafthttp.DefaultConnReadTimeout`); a shorter
+/// one that is given is raised to it.
+const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+
+/// The longest duration that Go has, in hours.
+const HOURS_MAX: u64 = i64::MAX as u64 / 1_000_000_000 / 3600;
+
 /// All that a member process is told.
 #[derive(Debug)]
 pub struct Door {
@@ -21,10 +28,15 @@ pub struct Door {
     pub member: Config,
     /// `--listen-client-urls`, resolved
     pub client_listeners: Vec<Listen>,
+    /// `--listen-client-http-urls`, resolved: where there is one, `client_listeners` serve gRPC alone
+    pub http_listeners: Vec<Listen>,
     /// `--listen-peer-urls`, resolved
     pub peer_listeners: Vec<Listen>,
     /// `--listen-metrics-urls`, resolved
     pub metrics_listeners: Vec<Listen>,
+    /// `--bootstrap-defrag-threshold-megabytes` in bytes: so much free space in the database has it
+    /// defragmented at the start
+    pub defragment_free_bytes_min: Option<u64>,
     /// the gRPC and HTTP part
     pub rpc: rpc::Config,
     /// the log's part
@@ -62,6 +74,7 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
 
     let peer_listeners = listeners(given, "listen-peer-urls")?;
     let client_listeners = listeners(given, "listen-client-urls")?;
+    let http_listeners = listeners(given, "listen-client-http-urls")?;
     let metrics_listeners = listeners(given, "listen-metrics-urls")?;
     ensure!(
         !peer_listeners.is_empty(),
@@ -71,6 +84,14 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         !client_listeners.is_empty(),
         "--listen-client-urls is empty; give at least one URL"
     );
+
+    for http in &http_listeners {
+        ensure!(
+            !client_listeners.iter().any(|other| other.url == http.url),
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {}; give each its own port",
+            http.url
+        );
+    }
 
     let advertise_peer_urls = urls(given, "initial-advertise-peer-urls")?;
     let advertise_client_urls = urls(given, "advertise-client-urls")?;
@@ -163,6 +184,18 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         given.text("compact-hash-check-time")
     );
 
+    let metrics = given.text("metrics");
+    ensure!(
+        metrics == "basic" || metrics == "extensive",
+        "invalid value {metrics:?} for flag --metrics: expected basic or extensive"
+    );
+    if given.is_set("grpc-keepalive-min-time") {
+        warn.push(format!(
+            "--grpc-keepalive-min-time={} changes nothing in this build: every ping of a client is answered",
+            given.text("grpc-keepalive-min-time")
+        ));
+    }
+
     let member = Config {
         name,
         data_dir,
@@ -224,9 +257,9 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         compact_hash_check_time,
         lease_checkpoint: gates.lease_checkpoint,
         lease_checkpoint_persist: gates.lease_checkpoint_persist,
-        raft_timeout: given
-            .duration("raft-read-timeout")
-            .max(Duration::from_secs(5)),
+        raft_read_timeout: given.duration("raft-read-timeout").max(RAFT_TIMEOUT_MIN),
+        raft_write_timeout: given.duration("raft-write-timeout").max(RAFT_TIMEOUT_MIN),
+        downgrade_check_time: given.duration("downgrade-check-time"),
     };
 
     let rpc = rpc::Config {
@@ -240,10 +273,16 @@ pub fn build(given: &Given, warn: &mut Vec<String>) -> Result<Door> {
         cors: list(given.text("cors")),
         host_whitelist: list(given.text("host-whitelist")),
         watch_progress_notify_interval: member.watch_progress_notify_interval,
+        extensive_metrics: metrics == "extensive",
     };
     Ok(Door {
         member,
         client_listeners,
+        http_listeners,
+        defragment_free_bytes_min: match positive(given, "bootstrap-defrag-threshold-megabytes")? {
+            0 => None,
+            megabytes => Some(megabytes.saturating_mul(1 << 20)),
+        },
         peer_listeners,
         metrics_listeners,
         rpc,
@@ -318,7 +357,8 @@ fn auto_compaction(given: &Given) -> Result<Option<AutoCompaction>> {
     match mode {
         "periodic" => {
             let length = match retention.parse::<u64>() {
-                Ok(hours) => Duration::from_secs(3600).saturating_mul(hours as u32),
+                Ok(hours) if hours > HOURS_MAX => return Err(bad()),
+                Ok(hours) => Duration::from_secs(hours * 3600),
                 Err(_) => parse_duration(retention).ok_or_else(bad)?,
             };
             Ok((!length.is_zero()).then_some(AutoCompaction::Periodic(length)))
@@ -342,6 +382,9 @@ struct Gates {
 /// `--feature-gates=Name=bool,…` with etcd 3.7's names.
 fn feature_gates(text: &str, warn: &mut Vec<String>) -> Result<Gates> {
     let mut gates = Gates::default();
+    let without_effect = |name: &str, value: &str| {
+        format!("feature gate {name}={value} changes nothing in this build")
+    };
     for pair in crate::flags::split_list(text) {
         let (name, value) = pair.split_once('=').ok_or_else(|| {
             anyhow!("invalid value {pair:?} for flag --feature-gates: missing bool value, expected Name=true")
@@ -363,13 +406,25 @@ fn feature_gates(text: &str, warn: &mut Vec<String>) -> Result<Gates> {
                 gates.compact_hash_check = on;
                 gates.lease_checkpoint = on;
                 gates.lease_checkpoint_persist = on;
-            }
-            "AllBeta" | "TxnModeWriteWithSharedBuffer" | "FastLeaseKeepAlive" => {}
-            "StopGRPCServiceOnDefrag" | "SetMemberLocalAddr" | "PriorityRequest" => {
                 if on {
-                    warn.push(format!("feature gate {name} changes nothing in this build"));
+                    for name in [
+                        "StopGRPCServiceOnDefrag",
+                        "SetMemberLocalAddr",
+                        "PriorityRequest",
+                    ] {
+                        warn.push(without_effect(name, value.trim()));
+                    }
                 }
             }
+            // Their defaults, and ours in effect; the other way is not there.
+            "AllBeta" | "TxnModeWriteWithSharedBuffer" | "FastLeaseKeepAlive" if on => {}
+            "StopGRPCServiceOnDefrag" | "SetMemberLocalAddr" | "PriorityRequest" if !on => {}
+            name @ ("AllBeta"
+            | "TxnModeWriteWithSharedBuffer"
+            | "FastLeaseKeepAlive"
+            | "StopGRPCServiceOnDefrag"
+            | "SetMemberLocalAddr"
+            | "PriorityRequest") => warn.push(without_effect(name, value.trim())),
             other => bail!(
                 "invalid value {pair:?} for flag --feature-gates: unrecognized feature gate: {other}"
             ),
@@ -501,10 +556,21 @@ fn log(given: &Given) -> Result<Log> {
         logger == "zap",
         "invalid value {logger:?} for flag --logger: expected zap"
     );
+    let outputs = given.list("log-outputs");
+    for output in &outputs {
+        // Found before the first file is made.
+        let folder = Path::new(output)
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        ensure!(
+            folder.is_none_or(Path::is_dir),
+            "invalid value {output:?} for flag --log-outputs: its folder is not there; make it first"
+        );
+    }
     Ok(Log {
         level: level.to_owned(),
         json: format == "json",
-        outputs: given.list("log-outputs"),
+        outputs,
     })
 }
 
@@ -520,6 +586,7 @@ fn list(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flags::{FLAGS, Kind, WITHOUT_EFFECT};
 
     fn door(line: &str) -> Result<Door> {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
@@ -577,5 +644,153 @@ mod tests {
             Some(AutoCompaction::Revision(500))
         );
         assert_eq!(mode("--auto-compaction-retention 0"), None);
+        // More hours than 32 bits hold, and more than a duration of Go holds.
+        let long = "--auto-compaction-retention 4294967297";
+        let text = format!("{:#}", door(long).unwrap_err());
+        assert!(text.contains("\"4294967297\""), "{text}");
+        assert_eq!(
+            mode("--auto-compaction-retention 2562047"),
+            Some(AutoCompaction::Periodic(Duration::from_secs(
+                2_562_047 * 3600
+            )))
+        );
+    }
+
+    #[test]
+    fn what_a_feature_gate_does_not_change_is_said() {
+        let said = |gates: &str| {
+            let mut warnings = Vec::new();
+            feature_gates(gates, &mut warnings).unwrap();
+            warnings
+        };
+        for gate in [
+            "FastLeaseKeepAlive=false",
+            "TxnModeWriteWithSharedBuffer=false",
+            "AllBeta=false",
+            "StopGRPCServiceOnDefrag=true",
+            "SetMemberLocalAddr=true",
+            "PriorityRequest=true",
+        ] {
+            let text = format!("feature gate {gate} changes nothing in this build");
+            assert_eq!(said(gate), [text]);
+        }
+        assert_eq!(said("AllAlpha=true").len(), 3);
+        let defaults = "FastLeaseKeepAlive=true,TxnModeWriteWithSharedBuffer=true,AllBeta=true,\
+            StopGRPCServiceOnDefrag=false,SetMemberLocalAddr=false,PriorityRequest=false,\
+            AllAlpha=false,LeaseCheckpoint=true,CompactHashCheck=true";
+        assert_eq!(said(defaults), [""; 0]);
+    }
+
+    /// What the words come to, and what was said of them.
+    fn outcome(words: &[String]) -> String {
+        let mut warnings = Vec::new();
+        let given = Given::from_arguments(words).expect("the words are of the right kind");
+        format!("{:?} {warnings:?}", build(&given, &mut warnings))
+    }
+
+    #[test]
+    fn every_flag_changes_something_unless_it_is_known_to_change_nothing() {
+        /// Flags whose other value is not the rule's below, with what they cannot be without.
+        const VALUES: &[(&str, &str, &str)] = &[
+            ("listen-peer-urls", "http://127.0.0.1:7", ""),
+            (
+                "listen-client-urls",
+                "http://127.0.0.1:7",
+                "--advertise-client-urls=http://a:1",
+            ),
+            ("listen-client-http-urls", "http://127.0.0.1:7", ""),
+            ("listen-metrics-urls", "http://127.0.0.1:7", ""),
+            ("initial-advertise-peer-urls", "http://127.0.0.1:7", ""),
+            ("advertise-client-urls", "http://127.0.0.1:7", ""),
+            ("initial-cluster", "default=http://127.0.0.1:7", ""),
+            ("initial-cluster-state", "existing", ""),
+            (
+                "auto-compaction-mode",
+                "revision",
+                "--auto-compaction-retention=7",
+            ),
+            ("auto-compaction-retention", "7", ""),
+            ("discovery-fallback", "proxy", ""),
+            ("metrics", "extensive", ""),
+            ("logger", "capnslog", ""),
+            ("log-level", "debug", ""),
+            ("log-format", "console", ""),
+            ("feature-gates", "LeaseCheckpoint=true", ""),
+            ("quorate-membership-rule", "etcd", ""),
+        ];
+        /// They are read before there is a configuration (`main.rs`).
+        const READ_BEFORE: [&str; 2] = ["config-file", "version"];
+        let mut idle = Vec::new();
+        for flag in FLAGS {
+            let listed = VALUES.iter().find(|(name, ..)| *name == flag.name);
+            let value = match (listed, flag.kind) {
+                (_, Kind::Ignored | Kind::Later(_)) => continue,
+                (Some((_, value, _)), _) => value,
+                (None, Kind::Bool) if flag.default == "true" => "false",
+                (None, Kind::Bool) => "true",
+                (None, Kind::Int) => "77",
+                (None, Kind::Duration) => "77m",
+                (None, Kind::Text) => "other",
+            };
+            let words = |value: Option<&str>| {
+                let own = value.map(|value| format!("--{}={value}", flag.name));
+                let with = listed.map(|(.., with)| (*with).to_owned());
+                let with = with.filter(|with| !with.is_empty());
+                own.into_iter().chain(with).collect::<Vec<_>>()
+            };
+            if outcome(&words(Some(value))) == outcome(&words(None)) {
+                idle.push(flag.name);
+            }
+        }
+        idle.retain(|name| !READ_BEFORE.contains(name));
+        let known: Vec<&str> = WITHOUT_EFFECT.iter().map(|(name, _)| *name).collect();
+        idle.sort_unstable();
+        assert_eq!(idle, known);
+    }
+
+    /// A value that stands in a configuration and is never looked at is a flag without effect.
+    #[test]
+    fn every_field_of_a_configuration_is_read_by_some_room() {
+        let mut sources = String::new();
+        let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
+        for folder in [
+            rooms.join("server/src"),
+            rooms.join("rpc/src"),
+            rooms.join("../src"),
+        ] {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                // What is read here is what is given, not what is made of it.
+                if path.ends_with("src/config.rs") && !path.starts_with(rooms.join("server")) {
+                    continue;
+                }
+                sources += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+        let fields = |text: String| -> Vec<String> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix("    "));
+            let named = lines.filter(|line| !line.starts_with(' '));
+            let names = named.filter_map(|line| Some(line.split_once(": ")?.0.to_owned()));
+            names.collect()
+        };
+        let door = door("").unwrap();
+        let parts = [
+            format!("{:#?}", door.member),
+            format!("{:#?}", door.rpc),
+            format!("{:#?}", door.log),
+            format!("{:#?}", door.client_listeners[0]),
+            format!("{door:#?}"),
+        ];
+        let unread = |field: &String| {
+            let read = format!(".{field}");
+            let part = |rest: &str| {
+                rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_')
+            };
+            !sources.split(&read).skip(1).any(|rest| !part(rest))
+        };
+        let all: Vec<String> = parts.into_iter().flat_map(fields).collect();
+        assert!(all.len() > 50, "{all:?}");
+        let unread: Vec<&String> = all.iter().filter(|field| unread(field)).collect();
+        assert!(unread.is_empty(), "never read: {unread:?}");
     }
 }

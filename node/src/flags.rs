@@ -2,7 +2,8 @@
 //! booleans only as `-x` or `-x=v`; the first word that is no flag ends them.
 //!
 //! The table says every flag that etcd 3.7.3 has, and of each whether it works here yet: a flag
-//! that is known but not served is refused by name, never ignored.
+//! that is known but not served is refused by name; one that changes nothing here says so at the
+//! start, unless it could not change anything anyway.
 
 use std::collections::BTreeMap;
 
@@ -60,7 +61,7 @@ pub const FLAGS: &[Flag] = flags! {
     "initial-election-tick-advance" Bool, "true", "Whether to fast-forward initial election ticks on boot for faster election.";
     "listen-peer-urls" Text, "http://localhost:2380", "List of URLs to listen on for peer traffic.";
     "listen-client-urls" Text, "http://localhost:2379", "List of URLs to listen on for client traffic.";
-    "listen-client-http-urls" Later("a separate HTTP listener"), "", "List of URLs to listen on for http-only client traffic.";
+    "listen-client-http-urls" Text, "", "List of URLs to listen on for http-only client traffic; those of --listen-client-urls then serve gRPC alone.";
     "listen-metrics-urls" Text, "", "List of URLs to listen on for the /metrics and /health endpoints.";
     "max-snapshots" Int, "5", "Maximum number of snapshot files to retain (0 is unlimited).";
     "max-wals" Int, "5", "Maximum number of wal files to retain (0 is unlimited).";
@@ -72,11 +73,11 @@ pub const FLAGS: &[Flag] = flags! {
     "max-request-bytes" Int, "1572864", "Maximum client request size in bytes the server will accept.";
     "max-concurrent-streams" Int, "4294967295", "Maximum concurrent streams that each client can open at a time.";
     "enable-grpc-gateway" Bool, "true", "The JSON gateway comes later; the flag is taken so that a command line of etcd works.";
-    "grpc-keepalive-min-time" Duration, "5s", "Minimum duration that a client should wait before pinging server.";
+    "grpc-keepalive-min-time" Duration, "5s", "Changes nothing in this build, and says so at the start: every ping of a client is answered.";
     "grpc-keepalive-interval" Duration, "2h", "Frequency of server-to-client ping to check if a connection is alive (0 to disable).";
     "grpc-keepalive-timeout" Duration, "20s", "Additional duration of wait before closing a non-responsive connection (0 to disable).";
     "socket-reuse-port" Bool, "false", "Set socket option SO_REUSEPORT on listeners.";
-    "socket-reuse-address" Bool, "false", "Set socket option SO_REUSEADDR on listeners.";
+    "socket-reuse-address" Bool, "false", "Listeners have the socket option SO_REUSEADDR in any case, as etcd's have.";
     "raft-read-timeout" Duration, "5s", "Read timeout set on each rafthttp connection.";
     "raft-write-timeout" Duration, "5s", "Write timeout set on each rafthttp connection.";
     "memory-mlock" Later("locking memory"), "false", "Enable to enforce etcd pages to stay in RAM.";
@@ -158,7 +159,7 @@ pub const FLAGS: &[Flag] = flags! {
     "warning-apply-duration" Duration, "100ms", "Warning is generated if requests take more than this duration.";
     "warning-unary-request-duration" Duration, "300ms", "Set time duration after which a warning is logged if a unary request takes more than this duration.";
     "max-learners" Int, "1", "Set the max number of learner members allowed in the cluster membership.";
-    "bootstrap-defrag-threshold-megabytes" Later("defragmentation at start"), "0", "Enable the defrag during server bootstrap on condition that it will free at least the provided threshold of disk space.";
+    "bootstrap-defrag-threshold-megabytes" Int, "0", "Enable the defrag during server bootstrap on condition that it will free at least the provided threshold of disk space.";
     "feature-gates" Text, "", "A set of key=value pairs that describe server level feature gates.";
     "unsafe-no-fsync" Bool, "false", "Disables fsync, unsafe, will cause data loss.";
     "force-new-cluster" Bool, "false", "Make this member's disk a cluster of one: everybody else is removed, and what is not known to be committed is dropped. Unsafe; `quorate util recover` shows first what would be lost.";
@@ -179,6 +180,21 @@ pub const FLAGS: &[Flag] = flags! {
     "v" Ignored, "", "";
     "vv" Ignored, "", "";
 };
+
+/// Flags that are checked and then change nothing: nothing that they could ask for would differ.
+/// All others are refused, act, or say at the start that they do not.
+#[cfg(test)]
+pub const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    (
+        "enable-grpc-gateway",
+        "there is no gateway to be turned off",
+    ),
+    (
+        "socket-reuse-address",
+        "Go's listeners have it in any case, and so have ours",
+    ),
+    ("v2-deprecation", "as in etcd 3.7"),
+];
 
 /// What was given, by flag name.
 #[derive(Debug, Default)]
@@ -216,6 +232,14 @@ pub enum Error {
         value: String,
         /// the missing part
         what: &'static str,
+    },
+    /// a variable of the environment that cannot be what its flag is
+    #[error("environment variable {variable}: {error}")]
+    Variable {
+        /// `ETCD_…`
+        variable: String,
+        /// why
+        error: Box<Error>,
     },
     /// a word that is no flag
     #[error("{0:?} is not a valid flag; flags begin with - or --")]
@@ -284,7 +308,10 @@ impl Given {
             let name = rest.to_ascii_lowercase().replace('_', "-");
             match find(&name) {
                 Some(flag) if value.is_empty() || self.is_set(flag.name) => {}
-                Some(flag) => self.set(flag, value)?,
+                Some(flag) => self.set(flag, value).map_err(|error| Error::Variable {
+                    variable,
+                    error: error.into(),
+                })?,
                 None => unknown.push(variable),
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
@@ -32,6 +33,7 @@ pub fn start(log: &Log) -> Result<()> {
                 std::fs::OpenOptions::new()
                     .create(true)
                     .append(true)
+                    .mode(0o600)
                     .open(path)
                     .with_context(|| format!("--log-outputs={path} cannot be opened"))?
                     .into(),

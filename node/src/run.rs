@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rpc::Serves;
 use seams::{Clock, Disk, RealClock, RealDisk};
-use server::boot::{self, Start};
+use server::boot::{self, Booted, Start};
 use server::join;
 use server::start::{Running, Surroundings};
 use tokio::runtime::{Builder, Runtime};
@@ -37,8 +38,20 @@ pub fn run(door: Door) -> Result<()> {
 
     // Ports first: a port in use refuses the start before anything is written.
     let peer_listeners = bind(&door.peer_listeners)?;
-    let client_listeners = bind(&door.client_listeners)?;
-    let metrics_listeners = bind(&door.metrics_listeners)?;
+    let client_serves = match door.http_listeners.is_empty() {
+        true => Serves::All,
+        false => Serves::Grpc,
+    };
+    let listeners = [
+        (client_serves, &door.client_listeners),
+        (Serves::Http, &door.http_listeners),
+        (Serves::Metrics, &door.metrics_listeners),
+    ];
+    let mut bound = Vec::new();
+    for (serves, listeners) in listeners {
+        let all = bind(listeners)?.into_iter();
+        bound.extend(all.map(|listener| (serves, listener)));
+    }
 
     let start = peers_runtime.block_on(async {
         tokio::select! {
@@ -47,7 +60,7 @@ pub fn run(door: Door) -> Result<()> {
         }
     })?;
     let restart = matches!(start, Start::Restart);
-    let booted = boot::boot(&disk, &door.member, start)?;
+    let mut booted = boot::boot(&disk, &door.member, start)?;
     if restart {
         peers_runtime.block_on(async {
             tokio::select! {
@@ -55,6 +68,9 @@ pub fn run(door: Door) -> Result<()> {
                 failed = turn_away(&peer_listeners) => Err(failed),
             }
         })?;
+    }
+    if let Some(least) = door.defragment_free_bytes_min {
+        defragment(&mut booted, least)?;
     }
     let serving = serving_runtimes();
     let surroundings = Surroundings {
@@ -75,16 +91,14 @@ pub fn run(door: Door) -> Result<()> {
     let (stop_serving, stopping) = watch::channel(false);
     let mut servers = Vec::new();
     for index in 0..serving {
-        let listeners = client_listeners
+        let listeners = bound
             .iter()
-            .chain(&metrics_listeners)
-            .map(TcpListener::try_clone)
+            .map(|(serves, listener)| Ok((*serves, listener.try_clone()?)))
             .collect::<std::io::Result<Vec<_>>>()
             .context("a listener's descriptor cannot be duplicated")?;
         servers.push(serve(&door, &running, index, listeners, stopping.clone())?);
     }
-    drop(client_listeners);
-    drop(metrics_listeners);
+    drop(bound);
 
     let reason = peers_runtime.block_on(until_stopped(&running, &door));
     tracing::info!("stopping: no new connections, open requests are finished");
@@ -162,6 +176,32 @@ fn bind(listeners: &[Listen]) -> Result<Vec<TcpListener>> {
     Ok(bound)
 }
 
+/// Defragments the database before anything else reads it, if that frees enough (etcd `maybeDefragBackend`).
+fn defragment(booted: &mut Booted, free_bytes_min: u64) -> Result<()> {
+    let backend = booted.applier.backend();
+    let size_bytes = backend.size_bytes();
+    let free_bytes = size_bytes.saturating_sub(backend.size_in_use_bytes());
+    if free_bytes < free_bytes_min {
+        tracing::info!(
+            size_bytes,
+            free_bytes,
+            free_bytes_min,
+            "skipping defragmentation"
+        );
+        return Ok(());
+    }
+    let done = booted
+        .committer
+        .defragment()
+        .context("--bootstrap-defrag-threshold-megabytes: the database cannot be defragmented")?;
+    tracing::info!(
+        size_bytes_before = done.size_bytes_before,
+        size_bytes_after = done.size_bytes_after,
+        "finished defragmentation at the start"
+    );
+    Ok(())
+}
+
 /// One serving runtime per two cores: raft, WAL, applier and committer need theirs.
 fn serving_runtimes() -> u8 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -172,7 +212,7 @@ fn serve(
     door: &Door,
     running: &Running,
     index: u8,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(Serves, TcpListener)>,
     stopping: watch::Receiver<bool>,
 ) -> Result<std::thread::JoinHandle<()>> {
     let member = running.member.clone();
@@ -199,10 +239,11 @@ fn serve(
             });
             let servers: Vec<_> = listeners
                 .into_iter()
-                .map(|listener| {
+                .map(|(serves, listener)| {
                     tokio::spawn(rpc::serve(
                         listener,
                         door.clone(),
+                        serves,
                         connections.clone(),
                         stopping.clone(),
                         DRAIN,
@@ -239,7 +280,7 @@ async fn until_stopped(running: &Running, door: &Door) -> Result<()> {
             }
             _ = published.wait_for(|published| *published), if !ready => {
                 ready = true;
-                for listen in &door.client_listeners {
+                for listen in door.client_listeners.iter().chain(&door.http_listeners) {
                     tracing::info!(address = listen.url, "ready to serve client requests");
                 }
                 notify_systemd();

@@ -16,6 +16,7 @@ use server::lane::Lane;
 
 use crate::grpc::{self, Messages, ReplyBody, Status};
 use crate::head::{self, ContentType};
+use crate::serve::Serves;
 use crate::stats::{self, Method};
 use crate::{auth, cluster, health, kv, lease, maintenance, watch};
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub host_whitelist: Vec<String>,
     /// `--watch-progress-notify-interval`
     pub watch_progress_notify_interval: Duration,
+    /// `--metrics=extensive`: how long calls took is counted too
+    pub extensive_metrics: bool,
 }
 
 impl Config {
@@ -73,12 +76,17 @@ impl Door {
     /// Answers one request.
     pub async fn call(
         self: Arc<Self>,
+        serves: Serves,
         request: Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
-        let content_type = match head::content_type(request.headers()) {
-            ContentType::Grpc(content_type) => content_type,
-            ContentType::Bad => return Ok(bad_content_type(request.headers())),
-            ContentType::Other => return Ok(health::answer(&self, request).await),
+        let content_type = match (serves, head::content_type(request.headers())) {
+            (Serves::Metrics, _) => return Ok(health::answer_metrics(&self, request).await),
+            (Serves::Http, _) => return Ok(health::answer(&self, request).await),
+            (_, ContentType::Grpc(content_type)) => content_type,
+            (Serves::All, ContentType::Other) => return Ok(health::answer(&self, request).await),
+            (_, ContentType::Bad | ContentType::Other) => {
+                return Ok(bad_content_type(request.headers()));
+            }
         };
         let timeout = match head::timeout(request.headers()) {
             Ok(timeout) => timeout,
@@ -123,7 +131,8 @@ impl Door {
         }
         if let Some(stats) = stats {
             if let ReplyBody::Stream { stats: counted, .. } = response.body_mut() {
-                *counted = Some(stats);
+                let began = self.config.extensive_metrics.then_some(began);
+                *counted = Some((stats, began));
             } else {
                 self.count_unary(stats, &response, began.elapsed());
             }
@@ -143,6 +152,9 @@ impl Door {
             stats.send(bytes);
         }
         stats.end(code);
+        if self.config.extensive_metrics {
+            stats.took(took);
+        }
         let shown = &self.member.shared.counters.stats;
         shown.count_request(stats.name(), code == api::Code::OK, took);
         let slow = self.config.warning_unary_request_duration;

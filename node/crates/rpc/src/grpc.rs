@@ -12,6 +12,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use api::Code;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -114,8 +115,8 @@ pub enum ReplyBody {
         first: Option<Outgoing>,
         /// from the handler
         receiver: mpsc::Receiver<Outgoing>,
-        /// counts what goes out
-        stats: Option<&'static Method>,
+        /// counts what goes out, and how long it took where that is wanted
+        stats: Option<(&'static Method, Option<Instant>)>,
         /// the client sent gzip
         gzip: bool,
     },
@@ -156,19 +157,22 @@ impl http_body::Body for ReplyBody {
             {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Some(Outgoing::Message(data))) => {
-                    if let Some(stats) = stats {
+                    if let Some((stats, _)) = stats {
                         stats.send(data.len());
                     }
                     let data = if *gzip { compressed(&data) } else { data };
                     Poll::Ready(Some(Ok(Frame::data(data))))
                 }
                 Poll::Ready(Some(Outgoing::End(result))) => {
-                    if let Some(stats) = stats {
+                    if let Some((stats, began)) = stats {
                         stats.end(
                             result
                                 .as_ref()
                                 .map_or_else(|status| status.code, |()| Code::OK),
                         );
+                        if let Some(began) = began {
+                            stats.took(began.elapsed());
+                        }
                     }
                     let trailers = trailers(result);
                     *self = Self::Full(None);

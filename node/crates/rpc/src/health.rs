@@ -1,4 +1,5 @@
-//! Plain HTTP on the client port: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
+//! Plain HTTP on the client port: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`; on a
+//! metrics port the same without `/version`.
 //! Answers are etcd's, byte for byte (etcd `etcdhttp/health.go`, `version.go`).
 
 use bytes::Bytes;
@@ -8,6 +9,9 @@ use crate::door::Door;
 use crate::grpc::ReplyBody;
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Prometheus' text format, as its own Go library names it.
+const METRICS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
@@ -89,6 +93,8 @@ pub async fn answer<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> 
     };
     let mut response = if request.method() == Method::OPTIONS {
         Response::new(ReplyBody::Full(Some(Bytes::new())))
+    } else if request.uri().path() == "/version" {
+        version(door, &request)
     } else {
         route(door, request).await
     };
@@ -101,6 +107,11 @@ pub async fn answer<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> 
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     }
     response
+}
+
+/// Answers on a metrics port, where nobody is turned away by name (etcd `serveMetrics`).
+pub async fn answer_metrics<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> {
+    route(door, request).await
 }
 
 /// The name that the caller knows us by, without a port.
@@ -126,22 +137,33 @@ fn unknown_host(host: &str) -> String {
     )
 }
 
+fn version<B>(door: &Door, request: &Request<B>) -> Response<ReplyBody> {
+    if request.method() != Method::GET {
+        return method_not_allowed();
+    }
+    let mut response = plain(StatusCode::OK, door.member.version_json());
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+/// Metrics and health.
 async fn route<B>(door: &Door, request: Request<B>) -> Response<ReplyBody> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or("");
     let get = request.method() == Method::GET;
     match path {
-        "/version" | "/health" | "/metrics" | "/livez" | "/readyz" if !get => method_not_allowed(),
-        "/version" => {
-            let mut response = plain(StatusCode::OK, door.member.version_json());
-            response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-            response
-        }
+        "/health" | "/livez" | "/readyz" if !get => method_not_allowed(),
         "/health" => health(door, query).await,
         "/metrics" => {
             let mut text = server::metrics::Text::default();
             crate::stats::write(&mut text);
-            plain(StatusCode::OK, door.member.metrics_text() + &text.finish())
+            let mut text = door.member.metrics_text() + &text.finish();
+            if door.config.extensive_metrics {
+                crate::stats::write_took(&mut text);
+            }
+            let mut response = plain(StatusCode::OK, text);
+            response.headers_mut().insert(header::CONTENT_TYPE, METRICS);
+            response
         }
         "/livez" => checks(door, "livez", LIVEZ, query).await,
         "/readyz" => checks(door, "readyz", READYZ, query).await,

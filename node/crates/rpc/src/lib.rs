@@ -1,7 +1,7 @@
 //! # rpc: the client port
 //!
-//! gRPC and plain HTTP on one port. A request is read, checked and answered here; what it does
-//! is done by the member (`server`) and the rooms of state behind it.
+//! gRPC and plain HTTP on one port, or each on its own. A request is read, checked and answered
+//! here; what it does is done by the member (`server`) and the rooms of state behind it.
 //!
 //! ```text
 //! socket ─ coalesce ─ hyper ─ door ┬ kv, watch, lease, cluster, maintenance ─ member, lane
@@ -27,4 +27,4 @@ mod stats;
 mod watch;
 
 pub use door::{Config, Door};
-pub use serve::{Connections, bind, serve};
+pub use serve::{Connections, Serves, bind, serve};

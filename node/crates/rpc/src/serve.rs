@@ -3,7 +3,7 @@
 //! One current-thread runtime per serving core. A listener is bound once, without
 //! `SO_REUSEPORT`, so that a port in use stays an error; its descriptor is duplicated into each
 //! runtime, and a connection stays with the runtime that accepted it. gRPC (HTTP/2 with prior
-//! knowledge) and HTTP/1.1 share the port.
+//! knowledge) and HTTP/1.1 share the port, unless a listener [`Serves`] less than all.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -50,6 +50,19 @@ pub struct Connections {
     pub keepalive_timeout: Duration,
 }
 
+/// What a listener answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// gRPC and HTTP on one port
+    All,
+    /// gRPC alone: HTTP has listeners of its own
+    Grpc,
+    /// HTTP alone, `--listen-client-http-urls`
+    Http,
+    /// HTTP alone, and of it only metrics and health, `--listen-metrics-urls`
+    Metrics,
+}
+
 /// Binds one address; a port in use is an error that names it.
 pub fn bind(address: SocketAddr, reuse_port: bool) -> std::io::Result<StdListener> {
     let socket = Socket::new(
@@ -76,6 +89,7 @@ pub fn bind(address: SocketAddr, reuse_port: bool) -> std::io::Result<StdListene
 pub async fn serve(
     listener: StdListener,
     door: Arc<Door>,
+    serves: Serves,
     connections: Connections,
     mut stop: watch::Receiver<bool>,
     grace: Duration,
@@ -95,7 +109,12 @@ pub async fn serve(
         )
         .keep_alive_timeout(connections.keepalive_timeout);
     builder.http1().timer(TokioTimer::new()).keep_alive(true);
-    let builder = Arc::new(builder);
+    // The other protocol is not spoken at all there: its first bytes end the connection, as with etcd.
+    let builder = Arc::new(match serves {
+        Serves::All => builder,
+        Serves::Grpc => builder.http2_only(),
+        Serves::Http | Serves::Metrics => builder.http1_only(),
+    });
     let tasks = tokio_util::task::TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -117,7 +136,7 @@ pub async fn serve(
         tasks.spawn(async move {
             let calls = tokio_util::task::TaskTracker::new();
             let service = hyper::service::service_fn(|request| {
-                calls.track_future(door.clone().call(request))
+                calls.track_future(door.clone().call(serves, request))
             });
             let connection = builder.serve_connection(Coalesce::new(TokioIo::new(socket)), service);
             tokio::pin!(connection);

@@ -2,8 +2,10 @@
 //!
 //! Counters are the process', as there: each method has its own, and nobody has to carry them.
 
+use std::fmt::Write as _;
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use api::Code;
 use server::metrics::Text;
@@ -13,6 +15,9 @@ const CLIENT_VERSIONS_MAX: usize = 64;
 
 /// Codes of gRPC.
 const CODES: usize = 17;
+
+/// Upper bounds of the buckets of durations, in ms: those of Prometheus' own clients.
+const TOOK_MS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
 
 /// One method's counters.
 #[derive(Debug)]
@@ -24,6 +29,9 @@ pub struct Method {
     received: AtomicU64,
     sent: AtomicU64,
     handled: [AtomicU64; CODES],
+    /// by bucket of [`TOOK_MS`], the last one has no bound; only with `--metrics=extensive`
+    took: [AtomicU64; TOOK_MS.len() + 1],
+    took_nanos: AtomicU64,
 }
 
 const fn method(service: &'static str, name: &'static str, kind: &'static str) -> Method {
@@ -35,6 +43,8 @@ const fn method(service: &'static str, name: &'static str, kind: &'static str) -
         received: AtomicU64::new(0),
         sent: AtomicU64::new(0),
         handled: [const { AtomicU64::new(0) }; CODES],
+        took: [const { AtomicU64::new(0) }; TOOK_MS.len() + 1],
+        took_nanos: AtomicU64::new(0),
     }
 }
 
@@ -132,6 +142,14 @@ impl Method {
     /// The call ended.
     pub fn end(&self, code: Code) {
         self.handled[code as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The call took so long.
+    pub fn took(&self, took: Duration) {
+        let bucket = TOOK_MS.partition_point(|bound| took > Duration::from_millis(*bound));
+        self.took[bucket].fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.took_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 
     fn labels(&self) -> String {
@@ -253,6 +271,31 @@ pub fn write(text: &mut Text) {
     );
 }
 
+/// Writes how long calls took, `--metrics=extensive`.
+pub fn write_took(out: &mut String) {
+    const NAME: &str = "grpc_server_handling_seconds";
+    let _ = writeln!(
+        out,
+        "# HELP {NAME} Histogram of response latency (seconds) of gRPC that had been application-level handled by the server.\n# TYPE {NAME} histogram"
+    );
+    for method in &METHODS {
+        let labels = method.labels();
+        let mut total = 0;
+        for (count, bound) in method.took.iter().zip(TOOK_MS) {
+            total += count.load(Ordering::Relaxed);
+            let seconds = Duration::from_millis(bound).as_secs_f64();
+            let _ = writeln!(out, "{NAME}_bucket{{{labels},le=\"{seconds}\"}} {total}");
+        }
+        total += method.took[TOOK_MS.len()].load(Ordering::Relaxed);
+        let nanos = method.took_nanos.load(Ordering::Relaxed);
+        let sum = Duration::from_nanos(nanos).as_secs_f64();
+        let _ = writeln!(
+            out,
+            "{NAME}_bucket{{{labels},le=\"+Inf\"}} {total}\n{NAME}_sum{{{labels}}} {sum}\n{NAME}_count{{{labels}}} {total}"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +314,28 @@ mod tests {
         assert_eq!(clients.clone().count(), CLIENT_VERSIONS_MAX);
         for line in clients {
             assert!(line.ends_with("\",type=\"unary\"} 1"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_counted_in_every_bucket_that_holds_it() {
+        let method = of("etcdserverpb.Lease", "LeaseLeases").expect("a method");
+        for millis in [5, 6, 10_001] {
+            method.took(Duration::from_millis(millis));
+        }
+        let mut text = String::new();
+        write_took(&mut text);
+        let labels = method.labels();
+        for (suffix, le, value) in [
+            ("_bucket", ",le=\"0.005\"", "1"),
+            ("_bucket", ",le=\"0.01\"", "2"),
+            ("_bucket", ",le=\"10\"", "2"),
+            ("_bucket", ",le=\"+Inf\"", "3"),
+            ("_count", "", "3"),
+            ("_sum", "", "10.012"),
+        ] {
+            let line = format!("grpc_server_handling_seconds{suffix}{{{labels}{le}}} {value}\n");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
         }
     }
 

@@ -103,8 +103,12 @@ pub struct Config {
     pub lease_checkpoint: bool,
     /// feature gate `LeaseCheckpointPersist`
     pub lease_checkpoint_persist: bool,
-    /// `--raft-read-timeout`, `--raft-write-timeout`
-    pub raft_timeout: Duration,
+    /// `--raft-read-timeout`
+    pub raft_read_timeout: Duration,
+    /// `--raft-write-timeout`
+    pub raft_write_timeout: Duration,
+    /// `--downgrade-check-time`; zero: a downgrade that every member has made is not ended
+    pub downgrade_check_time: Duration,
 }
 
 /// `--auto-compaction-mode` with its retention.
@@ -217,7 +221,9 @@ impl Default for Config {
             compact_hash_check_time: Duration::from_secs(60),
             lease_checkpoint: false,
             lease_checkpoint_persist: false,
-            raft_timeout: Duration::from_secs(5),
+            raft_read_timeout: Duration::from_secs(5),
+            raft_write_timeout: Duration::from_secs(5),
+            downgrade_check_time: Duration::from_secs(5),
         }
     }
 }

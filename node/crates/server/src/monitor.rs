@@ -38,6 +38,7 @@ pub fn start(member: &Arc<Member>, lane: &Arc<Lane>) {
     tokio::spawn(until_stop(member.clone(), lane.clone(), lead));
     tokio::spawn(until_stop(member.clone(), lane.clone(), end_leases));
     tokio::spawn(until_stop(member.clone(), lane.clone(), watch_versions));
+    tokio::spawn(until_stop(member.clone(), lane.clone(), watch_downgrade));
     tokio::spawn(until_stop(member.clone(), lane.clone(), raise_no_space));
     tokio::spawn(until_stop(member.clone(), lane.clone(), sync_watchers));
     tokio::spawn(until_stop(
@@ -229,13 +230,9 @@ async fn watch_versions(member: Arc<Member>, lane: Arc<Lane>) {
             continue;
         }
         let versions = member_versions(&member).await;
-        let lowest = versions
-            .as_ref()
-            .and_then(|versions| versions.iter().min())
-            .cloned();
+        let lowest = versions.and_then(|versions| versions.into_iter().min());
         let cluster = member.state().cluster.get();
         let target = if cluster.downgrade().enabled {
-            end_downgrade(&member, &lane, versions.as_deref().unwrap_or_default()).await;
             downgrade_target(&cluster, lowest.as_ref())
         } else {
             match (cluster.version(), lowest) {
@@ -274,6 +271,21 @@ fn downgrade_target(cluster: &membership::Membership, lowest: Option<&Version>) 
         return None;
     }
     Some(target)
+}
+
+/// The leader looks by `--downgrade-check-time` whether a downgrade is over.
+async fn watch_downgrade(member: Arc<Member>, lane: Arc<Lane>) {
+    let interval = member.config.downgrade_check_time;
+    if interval.is_zero() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(interval).await;
+        if member.is_leader() && member.state().cluster.get().downgrade().enabled {
+            let versions = member_versions(&member).await;
+            end_downgrade(&member, &lane, versions.as_deref().unwrap_or_default()).await;
+        }
+    }
 }
 
 /// A downgrade is over once every member runs its target.

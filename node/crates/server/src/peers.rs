@@ -89,8 +89,8 @@ pub fn start(
 /// The transport's times.
 pub(crate) fn timeouts(config: &Config) -> Timeouts {
     Timeouts {
-        read: config.raft_timeout,
-        write: config.raft_timeout,
+        read: config.raft_read_timeout,
+        write: config.raft_write_timeout,
         dial: config.peer_dial_timeout(),
         ..Timeouts::default()
     }
