@@ -184,12 +184,32 @@ impl Kubelet {
         });
     }
 
+    /// The same, but the node is only cut off: its processes stand still until it is back.
+    pub fn cut_node(&self, namespace: &str, node: &str) {
+        self.with(|state| {
+            state
+                .silent_nodes
+                .insert((namespace.to_owned(), node.to_owned()));
+            for running in state.running.values_mut() {
+                if running.node == node && running.name.0 == namespace {
+                    running.signal(libc::SIGSTOP);
+                    running.ready = false;
+                }
+            }
+        });
+    }
+
     /// The node is back.
     pub fn find_node(&self, namespace: &str, node: &str) {
         self.with(|state| {
             state
                 .silent_nodes
-                .remove(&(namespace.to_owned(), node.to_owned()))
+                .remove(&(namespace.to_owned(), node.to_owned()));
+            for running in state.running.values() {
+                if running.node == node && running.name.0 == namespace {
+                    running.signal(libc::SIGCONT);
+                }
+            }
         });
     }
 

@@ -178,6 +178,27 @@ impl Operator {
             .expect("it counts its looks")
     }
 
+    /// Waits until it has looked so many times more.
+    pub fn until_more_looks(&self, more: u64) {
+        let wanted = self.looks() + more;
+        testkit::eventually("another look", STARTED, || {
+            let looks = self.looks();
+            if looks < wanted {
+                std::thread::sleep(Duration::from_millis(200));
+                return Err(format!("{looks} of {wanted}"));
+            }
+            Ok(())
+        });
+    }
+
+    /// What it has changed since then, beside what it tells in statuses and Events; calls of members too, where a
+    /// door stands before them.
+    pub fn changes_since(&self, since: std::time::Instant) -> Vec<crate::door::Seen> {
+        let mut seen = self.door.seen();
+        seen.retain(|seen| seen.at > since && seen.is_change() && !seen.path.ends_with("/status"));
+        seen
+    }
+
     /// Waits until it acts and has read what there is.
     pub fn until_it_looks(&self) {
         testkit::eventually("an operator that looks", STARTED, || {

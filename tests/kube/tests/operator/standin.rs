@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use testkit::eventually;
 
@@ -110,7 +111,15 @@ fn a_pod_is_a_process_and_says_what_it_does() {
         "--wait=false",
         "--grace-period=1",
     ]);
-    assert!(world.kubelet.processes(n).is_empty() || get(".metadata.uid").is_ok());
+    // A deletion's time stamp is when the grace period ends.
+    eventually("the end of its grace", SOON, || {
+        let by = get(".metadata.deletionTimestamp")?;
+        let at: Timestamp = by.parse().map_err(|error| format!("{by:?}: {error}"))?;
+        let over = Timestamp::now().as_second() > at.as_second() + 1;
+        over.then_some(()).ok_or(by)
+    });
+    let pod = get(".metadata.name").expect("it is not gone");
+    assert_eq!(pod, "alone");
     world.kubelet.find_node(n, &node);
     eventually("the Pod's end", SOON, || match get(".metadata.uid") {
         Err(gone) if gone.contains("NotFound") => Ok(()),

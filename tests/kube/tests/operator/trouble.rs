@@ -187,8 +187,13 @@ fn an_emptied_disk_serves_nothing_and_is_replaced() {
         .expect("one began");
     let id = object["status"]["clusterID"].clone();
     let uid = claim_uid(&cluster, &first);
+    let itself = testkit::Etcdctl::new(&[format!("{}:2379", cluster.address(&first))])
+        .expect("looked for before");
     world.kubelet.empty_volume(&cluster.ns.name, &first, &uid);
     cluster.until("another member", STEP * 3, |_| {
+        // Asked all the while, without a quorum behind the answer.
+        let said = itself.run(&["--command-timeout=1s", "get", "kept", "--consistency=s"]);
+        assert!(!said.status.success(), "{first} serves an empty disk");
         !cluster.members().contains(&first)
     });
     let object = cluster.until_ready(3, STEP * 2);
@@ -237,7 +242,9 @@ fn with_the_quorum_lost_nothing_is_done() {
     let Some(world) = world("with_the_quorum_lost_nothing_is_done") else {
         return;
     };
-    let (cluster, operator, object) = three(world, "noquorum", &spec(3));
+    let cluster = Cluster::behind_a_door(world, "noquorum", &spec(3));
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let object = cluster.until_ready(3, STEP * 2);
     let survivor = object["status"]["leader"]
         .as_str()
         .expect("it leads")
@@ -271,14 +278,24 @@ fn with_the_quorum_lost_nothing_is_done() {
     let quiet = Duration::from_secs(quiet);
     let since = Instant::now();
     std::thread::sleep(quiet);
-    // Nothing but what it says about it.
-    let changes: Vec<_> = operator
-        .door
+    // Nothing but what it says about it, to the API server; and members were asked, and told nothing.
+    let changes = operator.changes_since(since);
+    assert!(changes.is_empty(), "{changes:?}");
+    let calls = world.kubelet.calls(&cluster.ns.name).expect("just made");
+    let calls: Vec<_> = calls
         .seen()
         .into_iter()
-        .filter(|seen| seen.at > since && seen.is_change() && !seen.path.ends_with("/status"))
+        .filter(|call| call.began > since)
         .collect();
-    assert!(changes.is_empty(), "{changes:?}");
+    assert!(calls.is_empty(), "{calls:?}");
+    assert!(
+        operator
+            .door
+            .seen()
+            .iter()
+            .any(|seen| seen.at > since && !seen.is_to_the_api_server()),
+        "it asks its members by this door"
+    );
     assert_eq!(uids(&cluster), before);
     // And no member has begun a cluster of its own.
     for name in &others {
@@ -296,39 +313,76 @@ fn a_stranger_is_named_and_never_removed() {
     };
     let (cluster, operator, _) = three(world, "stranger", &spec(3));
     let etcdctl = cluster.etcdctl();
-    let url = "http://127.99.88.77:2380";
     // A member is promoted after two seconds of health, and etcd's check asks five of a voter.
-    testkit::eventually("somebody adds a member", STEP, || {
+    let add = |url: &str, more: &[&str]| -> String {
         let peer_urls = format!("--peer-urls={url}");
-        let output = etcdctl.run(&["member", "add", "somebody", "--learner", &peer_urls]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        output.status.success().then_some(()).ok_or(said)
-    });
-    let stranger = etcdctl.json(&["member", "list"])["members"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .find(|member| member["peerURLs"][0] == url)
-        .and_then(|member| member["ID"].as_u64())
-        .expect("it was added");
+        let words = [&["member", "add", "somebody", &peer_urls][..], more].concat();
+        testkit::eventually("somebody adds a member", STEP, || {
+            let output = etcdctl.run(&words);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success().then_some(()).ok_or(said)
+        });
+        let members = etcdctl.json(&["member", "list"]);
+        let added = members["members"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .find(|member| member["peerURLs"][0] == url)
+            .and_then(|member| member["ID"].as_u64())
+            .expect("it was added");
+        format!("{added:x}")
+    };
+    let urls = ["http://127.99.88.77:2380", "http://127.99.88.78:2380"];
+    // One that learns, and then one that votes.
+    let learner = add(urls[0], &["--learner"]);
     cluster.scale(5);
     let object = cluster.until_waiting("UnknownMember", STEP);
     assert_eq!(condition(&object, "Stalled"), "True");
-    assert!(object["status"]["waiting"].to_string().contains(url));
-    std::thread::sleep(Duration::from_secs(4));
+    assert!(object["status"]["waiting"].to_string().contains(urls[0]));
+    let voter = add(urls[1], &[]);
+    let named = |object: &Value| {
+        let mut waiting = object["status"]["waiting"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        waiting.retain(|one| one["reason"] == "UnknownMember");
+        urls.map(|url| {
+            waiting
+                .iter()
+                .any(|one| one["message"].to_string().contains(url))
+        })
+    };
+    cluster.until("both named", STEP, |object| named(object) == [true, true]);
+    let since = Instant::now();
+    operator.until_more_looks(3);
+    let changes = operator.changes_since(since);
+    assert!(changes.is_empty(), "{changes:?}");
     assert_eq!(
         cluster.etcdctl().json(&["member", "list"])["members"]
             .as_array()
             .map(Vec::len),
-        Some(4)
+        Some(5)
     );
-    etcdctl.ok(&["member", "remove", &format!("{stranger:x}")]);
-    cluster.until_ready(5, STEP * 3);
-    assert!(
-        reasons(&cluster.object())
-            .iter()
-            .all(|reason| reason != "UnknownMember")
-    );
+    etcdctl.ok(&["member", "remove", &voter]);
+    let object = cluster.until("one named", STEP, |object| named(object) == [true, false]);
+    assert_eq!(condition(&object, "Stalled"), "True");
+    etcdctl.ok(&["member", "remove", &learner]);
+    let object = cluster.until_ready(5, STEP * 3);
+    assert_eq!(named(&object), [false, false]);
+
+    // One of ours that a person removes is made up for.
+    let removed = follower(&object);
+    let id = format!("{:x}", cluster.member_list()[&removed].0);
+    testkit::eventually("somebody removes a member", STEP, || {
+        let output = etcdctl.run(&["member", "remove", &id]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        output.status.success().then_some(()).ok_or(said)
+    });
+    cluster.until("another member", STEP * 2, |_| {
+        !cluster.members().contains(&removed)
+    });
+    cluster.until_ready(5, STEP * 2);
+    cluster.assert_tidy(5);
     operator.assert_rights_suffice();
 }
 
@@ -348,6 +402,49 @@ fn a_wrong_image_is_named_and_the_edit_that_mends_it_is_taken() {
     });
     cluster.patch(&json!({"image": {"repository": "registry.invalid/quorate"}}));
     cluster.until_ready(1, STEP);
+}
+
+#[test]
+fn a_wrong_image_stops_a_roll_at_its_first_member_until_it_is_mended() {
+    let test = "a_wrong_image_stops_a_roll_at_its_first_member_until_it_is_mended";
+    let Some(world) = world(test) else {
+        return;
+    };
+    let mut wanted = spec(3);
+    wanted["membership"]["replaceFailedAfter"] = json!("0s");
+    let (cluster, operator, object) = three(world, "wrong", &wanted);
+    let uids = || {
+        let pods = cluster.list("pods");
+        let mut uids: Vec<(String, String)> = names(&pods)
+            .into_iter()
+            .zip(pods.iter().map(|pod| pod["metadata"]["uid"].to_string()))
+            .collect();
+        uids.sort();
+        uids
+    };
+    let before = uids();
+    let leader = object["status"]["leader"]
+        .as_str()
+        .expect("it leads")
+        .to_owned();
+    cluster.patch(&json!({"image": {"repository": "registry.invalid/nothing"}}));
+    let object = cluster.until("the image's name", STEP, |object| {
+        let said = object["status"]["waiting"].to_string();
+        said.contains("MemberCannotStart") && said.contains("image")
+    });
+    assert_eq!(condition(&object, "Available"), "True");
+    operator.until_more_looks(3);
+    let mut others = uids();
+    others.retain(|pod| before.contains(pod));
+    assert_eq!(others.len(), 2, "{others:?} of {before:?}");
+    assert!(others.iter().any(|(name, _)| *name == leader));
+    cluster.etcdctl().ok(&["put", "a", "1"]);
+    cluster.patch(&json!({"image": {"repository": "registry.invalid/quorate"}}));
+    cluster.until_ready(3, STEP * 2);
+    // What it was before is what the others are: only the one is made again.
+    let now = uids();
+    assert!(others.iter().all(|pod| now.contains(pod)), "{now:?}");
+    cluster.assert_tidy(3);
 }
 
 #[test]
@@ -434,24 +531,63 @@ fn a_silent_node_is_not_gone() {
     };
     let mut wanted = spec(3);
     wanted["membership"]["replaceFailedAfter"] = json!("0s");
-    let (cluster, _operator, object) = three(world, "silent", &wanted);
+    let (cluster, operator, object) = three(world, "silent", &wanted);
+    let n = cluster.ns.name.as_str();
     let away = follower(&object);
-    let node = world
-        .kubelet
-        .node_of(&cluster.ns.name, &away)
-        .expect("it runs");
+    let endpoint = format!("{}:2379", cluster.address(&away));
+    let node = world.kubelet.node_of(n, &away).expect("it runs");
     let before = cluster.members();
-    world.kubelet.lose_node(&cluster.ns.name, &node);
+    let cut = Instant::now();
+    world.kubelet.cut_node(n, &node);
     cluster.kubectl(&["delete", "pod", &away, "--wait=false", "--grace-period=1"]);
-    cluster.until("one voter in doubt", STEP, |object| {
-        object["status"]["quorum"]["healthyVoters"] == 2
+    cluster.until("a node that is silent", STEP, |object| {
+        object["status"]["waiting"]
+            .to_string()
+            .contains("its node is silent")
     });
-    std::thread::sleep(Duration::from_secs(3));
+    // It has told so, and looks again and again.
+    operator.until_more_looks(2);
+    let changes = operator.changes_since(cut);
+    assert!(changes.is_empty(), "{changes:?}");
     assert_eq!(cluster.members(), before);
     assert_eq!(names(&cluster.list("pods")).len(), 3);
-    world.kubelet.find_node(&cluster.ns.name, &node);
+    if !whole() {
+        world.kubelet.find_node(n, &node);
+        cluster.until_ready(3, STEP * 2);
+        assert_eq!(cluster.members(), before);
+        return;
+    }
+
+    // By the rule it is replaced after a time; its Pod is the node's.
+    cluster.patch(&json!({"membership": {"replaceFailedAfter": "20s"}}));
+    cluster.until("another member", STEP * 2, |_| {
+        !cluster.members().contains(&away)
+    });
     cluster.until_ready(3, STEP * 2);
-    assert_eq!(cluster.members(), before);
+    let pods = names(&cluster.list("pods"));
+    assert!(pods.len() == 4 && pods.contains(&away), "{pods:?}");
+    // It goes on before anybody hears of its node, and believes that it votes.
+    let process = world
+        .kubelet
+        .processes(n)
+        .into_iter()
+        .find_map(|(name, process)| (name == away).then_some(process))
+        .expect("it stands still");
+    world.kubelet.signal(n, &away, libc::SIGCONT);
+    let etcdctl = testkit::Etcdctl::new(&[endpoint]).expect("looked for before");
+    testkit::eventually("the end of the old member", STEP, || {
+        for words in [&["get", "a"][..], &["put", "a", "1"]] {
+            let said = etcdctl.run(&[words, &["--command-timeout=1s"]].concat());
+            assert!(!said.status.success(), "{away} serves: {said:?}");
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // A process that has ended and that nobody has asked for is a zombie.
+        let ended = stat.is_empty() || stat.contains(") Z ");
+        ended.then_some(()).ok_or(stat)
+    });
+    world.kubelet.find_node(n, &node);
+    cluster.assert_tidy(3);
+    cluster.until_ready(3, STEP);
 }
 
 #[test]
@@ -493,9 +629,6 @@ fn dead_members_go_first_and_the_healthy_stay() {
 #[test]
 fn of_five_with_one_dead_that_one_goes_first_and_then_a_healthy_one() {
     let test = "of_five_with_one_dead_that_one_goes_first_and_then_a_healthy_one";
-    if !whole() {
-        return;
-    }
     let Some(world) = world(test) else {
         return;
     };
@@ -541,8 +674,8 @@ fn a_lost_quorum_is_recovered_from_the_named_survivor() {
         .expect("it leads")
         .to_owned();
     for name in cluster.members().iter().filter(|name| **name != survivor) {
-        let uid = claim_uid(&cluster, name);
-        world.kubelet.empty_volume(&cluster.ns.name, name, &uid);
+        cluster.kubectl(&["delete", "pvc", &format!("data-{name}"), "--wait=false"]);
+        cluster.kubectl(&["delete", "pod", name, "--wait=false", "--grace-period=1"]);
     }
     let object = cluster.until_waiting("QuorumLost", STEP);
     let why = object["status"]["waiting"].to_string();
@@ -630,30 +763,13 @@ fn evictions_leave_a_quorum() {
     let mut wanted = spec(3);
     wanted["membership"]["replaceFailedAfter"] = json!("0s");
     let (cluster, _operator, object) = three(world, "evict", &wanted);
-    // By kubectl: the other client asks again and again until the budget lets it.
-    let evict = |pod: &str| {
-        let body = json!({"apiVersion": "policy/v1", "kind": "Eviction",
-            "metadata": {"name": pod, "namespace": cluster.ns.name}});
-        let file = world.dir().join("eviction.json");
-        std::fs::write(&file, body.to_string()).expect("the tests' own folder");
-        let uri = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", cluster.ns.name);
-        world
-            .control
-            .kubectl(&["create", "--raw", &uri, "-f", &file.display().to_string()])
-    };
+    let evict = |pod: &str| evict(&cluster, pod);
     let away = follower(&object);
     let leader = object["status"]["leader"]
         .as_str()
         .expect("it leads")
         .to_owned();
-    testkit::eventually("the budget's count", STEP, || {
-        let budgets = cluster.list("poddisruptionbudgets");
-        if budgets[0]["status"]["disruptionsAllowed"] == 1 {
-            Ok(())
-        } else {
-            Err(format!("{budgets:?}"))
-        }
-    });
+    until_allowed(&cluster, 1);
     let node = world
         .kubelet
         .node_of(&cluster.ns.name, &away)
@@ -665,4 +781,102 @@ fn evictions_leave_a_quorum() {
     assert!(refused.contains("disruption budget"), "{refused}");
     world.kubelet.find_node(&cluster.ns.name, &node);
     cluster.until_ready(3, STEP * 2);
+}
+
+/// By kubectl: the other client asks again and again until the budget lets it.
+fn evict(cluster: &Cluster, pod: &str) -> Result<String, String> {
+    let (world, n) = (cluster.world(), cluster.ns.name.as_str());
+    let body = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": n}});
+    let file = world.dir().join(format!("eviction-{n}.json"));
+    std::fs::write(&file, body.to_string()).expect("the tests' own folder");
+    let uri = format!("/api/v1/namespaces/{n}/pods/{pod}/eviction");
+    world
+        .control
+        .kubectl(&["create", "--raw", &uri, "-f", &file.display().to_string()])
+}
+
+/// Waits until the budget has seen the Pods, and lets so many go.
+fn until_allowed(cluster: &Cluster, pods: u64) {
+    testkit::eventually("the budget's count", STEP, || {
+        let budgets = cluster.list("poddisruptionbudgets");
+        let status = &budgets.first().cloned().unwrap_or_default()["status"];
+        if status["disruptionsAllowed"] == pods {
+            Ok(())
+        } else {
+            Err(format!("{budgets:?}"))
+        }
+    });
+}
+
+#[test]
+fn one_or_two_voters_refuse_evictions_until_the_policy_lets_them_through() {
+    let test = "one_or_two_voters_refuse_evictions_until_the_policy_lets_them_through";
+    let Some(world) = world(test) else {
+        return;
+    };
+    let mut wanted = spec(1);
+    wanted["membership"]["allowEvenReplicas"] = json!(true);
+    wanted["membership"]["replaceFailedAfter"] = json!("0s");
+    let cluster = Cluster::create(world, "few", &wanted);
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    for voters in [1, 2] {
+        cluster.scale(voters);
+        let object = cluster.until_ready(voters, STEP * 2);
+        let said = object["status"]["waiting"].to_string();
+        assert!(
+            said.contains("EvictionsRefused") && said.contains("spec.podDisruptionBudget"),
+            "{said}"
+        );
+        until_allowed(&cluster, 0);
+        for pod in cluster.members() {
+            let refused = evict(&cluster, &pod).expect_err("each would be an outage");
+            assert!(refused.contains("disruption budget"), "{refused}");
+        }
+    }
+    cluster.patch(&json!({"podDisruptionBudget": {"withoutTolerance": "Allow"}}));
+    let object = cluster.until("a word less", STEP, |object| {
+        let said = object["status"]["waiting"].to_string();
+        object["status"]["observedGeneration"] == object["metadata"]["generation"]
+            && !said.contains("EvictionsRefused")
+    });
+    let away = follower(&object);
+    testkit::eventually("an eviction that is granted", STEP, || {
+        evict(&cluster, &away)
+    });
+    cluster.until_ready(2, STEP * 2);
+    cluster.assert_tidy(2);
+    operator.assert_rights_suffice();
+
+    if !whole() {
+        return;
+    }
+    // While five voters come to be and one of them is down, the floor is three.
+    cluster.scale(5);
+    cluster.until("growth beyond three", STEP * 3, |object| {
+        object["status"]["quorum"]["voters"]
+            .as_u64()
+            .is_some_and(|voters| voters > 3)
+    });
+    let object = cluster.object();
+    let down = follower(&object);
+    world.kubelet.stop(&cluster.ns.name, &down);
+    cluster.until("a voter less", STEP, |object| {
+        let quorum = &object["status"]["quorum"];
+        quorum["healthyVoters"].as_u64() < quorum["voters"].as_u64()
+    });
+    let budget = &cluster.list("poddisruptionbudgets")[0];
+    assert_eq!(budget["spec"]["minAvailable"], 3);
+    let refused = cluster
+        .members()
+        .iter()
+        .filter(|name| **name != down)
+        .filter_map(|name| evict(&cluster, name).err())
+        .filter(|why| why.contains("disruption budget"))
+        .count();
+    assert!(refused >= 3, "{refused} were refused");
+    cluster.etcdctl().ok(&["put", "a", "1"]);
+    world.kubelet.let_run(&cluster.ns.name, &down);
+    cluster.until_ready(5, STEP * 4);
+    cluster.assert_tidy(5);
 }
