@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use testkit::eventually;
 
-use crate::cluster::{Cluster, STEP, condition, names, spec};
+use crate::cluster::{Cluster, STEP, condition, names, reasons, spec};
 use crate::operator::{Operator, Options};
-use crate::world::{World, world};
+use crate::world::{World, whole, world};
 use crate::writer::Writer;
 
 #[test]
@@ -76,9 +76,14 @@ fn sizes_change_under_load_and_no_write_is_lost() {
     let operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.until_ready(1, STEP);
     let writer = Writer::start(world, &cluster);
-    for (size, steps) in [(3, 2), (5, 2), (3, 2), (1, 2)] {
+    let sizes: &[u32] = if whole() {
+        &[3, 5, 7, 5, 3, 1]
+    } else {
+        &[3, 5, 3, 1]
+    };
+    for size in sizes.iter().copied() {
         cluster.scale(size);
-        cluster.until_ready(size, STEP * steps);
+        cluster.until_ready(size, STEP * 2);
         assert_eq!(cluster.members().len(), size as usize);
         let budget = &cluster.list("poddisruptionbudgets")[0];
         assert_eq!(budget["spec"]["minAvailable"], size / 2 + 1);
@@ -87,7 +92,11 @@ fn sizes_change_under_load_and_no_write_is_lost() {
     Writer::assert_one_at_a_time(&voters);
     assert_eq!(
         (voters.first(), voters.last(), voters.iter().max()),
-        (Some(&1), Some(&1), Some(&5))
+        (
+            Some(&1),
+            Some(&1),
+            sizes.iter().max().map(|most| *most as usize).as_ref()
+        )
     );
     cluster.assert_tidy(1);
     // At each membership call too a quorum was well, and the budget kept it.
@@ -210,7 +219,7 @@ fn an_edit_in_the_middle_waits_and_is_taken() {
     let cluster = Cluster::behind_a_door(world, "flip", &spec(3));
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.until_ready(3, STEP * 2);
-    let flips = if crate::world::whole() { 120 } else { 6 };
+    let flips = if whole() { 120 } else { 6 };
     for flip in 0..flips {
         cluster.scale(if flip % 2 == 0 { 5 } else { 3 });
         let status = cluster.status();
@@ -384,9 +393,20 @@ fn versions_go_up_one_by_one_and_not_down() {
         .as_str()
         .expect("it leads")
         .to_owned();
-    for refused in ["0.3.0", "0.0.9"] {
+    for (refused, why) in [
+        (
+            "0.3.0",
+            "version 0.3.0 cannot follow 0.1.0: one minor version at a time",
+        ),
+        ("0.0.9", "version 0.0.9 cannot follow 0.1.0: it is older"),
+    ] {
         cluster.patch(&json!({"version": refused}));
-        cluster.until_waiting("UnsupportedVersionPath", STEP);
+        cluster.until(why, STEP, |object| {
+            object["status"]["observedGeneration"] == object["metadata"]["generation"]
+                && condition(object, "Stalled") == "True"
+                && reasons(object).contains(&"UnsupportedVersionPath".to_owned())
+                && object["status"]["waiting"].to_string().contains(why)
+        });
     }
     // One is down anyway: it is the first. With it down no other one is touched.
     let mut others = cluster.members();
@@ -428,6 +448,152 @@ fn versions_go_up_one_by_one_and_not_down() {
     let (_, voters) = writer.check(world, &cluster);
     assert_eq!(voters, [3]);
     assert_eq!(downs.most(), 1, "members that were down at the same time");
+}
+
+#[test]
+fn while_paused_nothing_is_changed_and_the_status_goes_on() {
+    let Some(world) = world("while_paused_nothing_is_changed_and_the_status_goes_on") else {
+        return;
+    };
+    let cluster = Cluster::behind_a_door(world, "paused", &spec(1));
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    cluster.until_ready(1, STEP);
+    cluster.patch(&json!({"paused": true}));
+    let seen = |object: &serde_json::Value| {
+        object["status"]["observedGeneration"] == object["metadata"]["generation"]
+    };
+    cluster.until("its notice", STEP, seen);
+    let since = std::time::Instant::now();
+    let only = cluster.members()[0].clone();
+    cluster.patch(&json!({"replicas": 3, "options": {"snapshotCount": 5000}}));
+    cluster.kubectl(&["delete", "pod", &only, "--wait=false", "--grace-period=1"]);
+    // The only voter does not answer: how many there are cannot be read.
+    cluster.until("a voter less", STEP, |object| {
+        seen(object)
+            && object["status"]["quorum"].is_null()
+            && object["status"]["members"][0]["health"] == "Unknown"
+            && condition(object, "Ready") == "False"
+            && cluster.list("pods").is_empty()
+    });
+    operator.until_more_looks(3);
+    let changes = operator.changes_since(since);
+    assert!(changes.is_empty(), "{changes:?}");
+    assert_eq!(names(&cluster.list("pods")).len(), 0);
+    cluster.patch(&json!({"paused": false, "replicas": 1, "options": {"snapshotCount": null}}));
+    cluster.until_ready(1, STEP);
+    assert_eq!(cluster.members(), [only]);
+}
+
+/// What is stored of an object of ours, and where.
+fn stored(world: &World, kind: &str, cluster: &Cluster, name: &str) -> (String, serde_json::Value) {
+    let key = format!("/registry/quorate.dev/{kind}/{}/{name}", cluster.ns.name);
+    let text = world.store.ok(&["get", &key, "--print-value-only"]);
+    let object =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{key}: {error}: {text}"));
+    (key, object)
+}
+
+#[test]
+fn objects_that_an_earlier_version_stored_are_taken_as_they_are() {
+    let test = "objects_that_an_earlier_version_stored_are_taken_as_they_are";
+    let Some(world) = world(test) else {
+        return;
+    };
+    let cluster = Cluster::create(world, "older", &spec(3));
+    let mut operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let object = cluster.until_ready(3, STEP * 2);
+    cluster.until_event("Ready");
+    let uids = || {
+        let mut uids: Vec<String> = cluster
+            .list("pods")
+            .iter()
+            .map(|pod| pod["metadata"]["uid"].to_string())
+            .collect();
+        uids.sort();
+        uids
+    };
+    // As often as each reason was news, with which name.
+    let events = || {
+        let mut events: Vec<String> = cluster
+            .list("events")
+            .iter()
+            .map(|one| {
+                format!(
+                    "{} {} {}",
+                    one["reason"], one["note"], one["series"]["count"]
+                )
+            })
+            .collect();
+        events.sort();
+        events
+    };
+    let before = uids();
+
+    // An operator that ends and begins anew has no news.
+    operator.until_more_looks(2);
+    let told = events();
+    operator.kill();
+    let mut operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    operator.until_it_looks();
+    operator.until_more_looks(2);
+    assert_eq!(events(), told);
+    operator.kill();
+
+    // Everything that need not be there and that a version before may not have known: of the specs what has a
+    // default, of the statuses all but what the cluster's own record is.
+    let record = [
+        "clusterID",
+        "clusterToken",
+        "nextMember",
+        "nextOperation",
+        "target",
+    ];
+    let (key, mut old) = stored(world, "quorateclusters", &cluster, "q");
+    let status = old["status"].as_object_mut().expect("it was written");
+    status.retain(|name, _| record.contains(&name.as_str()));
+    let spec = old["spec"].as_object_mut().expect("it has one");
+    let optional = [
+        "bootstrap",
+        "deletionProtection",
+        "options",
+        "paused",
+        "podDisruptionBudget",
+        "podTemplate",
+    ];
+    spec.retain(|name, _| !optional.contains(&name.as_str()));
+    world.store.ok(&["put", &key, &old.to_string()]);
+    let mut members = cluster.members();
+    members.sort();
+    for member in &members {
+        let (key, mut old) = stored(world, "quoratemembers", &cluster, member);
+        old["status"] = json!({});
+        let template = old["spec"]["template"].as_object_mut().expect("it has one");
+        template.remove("options");
+        template.remove("podTemplate");
+        if let Some(image) = template["image"].as_object_mut() {
+            image.remove("pullPolicy");
+        }
+        world.store.ok(&["put", &key, &old.to_string()]);
+    }
+    // The API server has heard of it.
+    cluster.until("what is stored now", STEP, |object| {
+        object["status"]["conditions"].is_null()
+    });
+    let operator = Operator::start(world, &Options::of(&cluster.ns.name));
+    let now = cluster.until_ready(3, STEP);
+    operator.until_more_looks(3);
+    assert_eq!(uids(), before, "no Pod was made again");
+    for field in ["clusterID", "nextMember", "target", "version"] {
+        assert_eq!(now["status"][field], object["status"][field], "{field}");
+    }
+    // And it is written whole again.
+    for member in &members {
+        let (_, whole) = stored(world, "quoratemembers", &cluster, member);
+        assert!(whole["status"]["volumeUID"].is_string(), "{whole}");
+        assert!(whole["status"]["memberID"].is_string(), "{whole}");
+    }
+    cluster.assert_tidy(3);
+    operator.assert_rights_suffice();
 }
 
 /// Counts members that are down.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use testkit::{Cluster, Kind, Spec, eventually, left_out, tool};
+use testkit::{Cluster, Etcdctl, Kind, Spec, eventually, left_out, tool};
 
 use crate::control::{Cache, Control, run};
 use crate::kubelet::Kubelet;
@@ -30,6 +30,8 @@ pub struct World {
     pub kubelet: Kubelet,
     /// API server and controllers
     pub control: Control,
+    /// where the API server keeps what it has
+    pub store: Etcdctl,
     runtime: tokio::runtime::Runtime,
     dir: PathBuf,
 }
@@ -143,6 +145,7 @@ fn start() -> World {
         (cluster, control)
     });
     let dir = cluster.dir().to_owned();
+    let keeps = cluster.etcdctl();
     let store: Vec<u32> = cluster.members.iter().filter_map(|one| one.pid()).collect();
     sweep_afterwards(&dir, &store);
     // The store lives as long as the tests.
@@ -158,6 +161,7 @@ fn start() -> World {
         client,
         kubelet,
         control,
+        store: keeps,
         runtime,
         dir,
     }
