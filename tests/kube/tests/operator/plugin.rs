@@ -66,21 +66,27 @@ impl Person {
         person
     }
 
-    /// Their PATH.
-    pub fn path(&self) -> String {
+    fn path(&self) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
         format!("{}:{path}", self.dir.display())
     }
 
-    /// Their kubeconfig.
-    pub fn kubeconfig(&self) -> PathBuf {
+    fn kubeconfig(&self) -> PathBuf {
         self.dir.join("config")
     }
 
     /// kubectl, with what is typed.
     pub fn type_in(&self, words: &[&str], typed: &str) -> Output {
-        let mut child = Command::new(self.dir.join("kubectl"))
-            .args(words)
+        self.run(Command::new(self.dir.join("kubectl")).args(words), typed)
+    }
+
+    /// Commands of a shell, which ends at the first that fails, with what is typed.
+    pub fn shell(&self, shell: &str, text: &str, typed: &str) -> Output {
+        self.run(Command::new(shell).args(["-euc", text]), typed)
+    }
+
+    fn run(&self, command: &mut Command, typed: &str) -> Output {
+        let mut child = command
             .env("PATH", self.path())
             .env("KUBECONFIG", self.kubeconfig())
             .stdin(Stdio::piped())
@@ -170,6 +176,29 @@ fn a_person_sees_what_is_refused_and_promotes_by_hand() {
     );
     let offered = person.ok(&["__complete", "quorate", "status", ""]);
     assert_eq!(offered.lines().collect::<Vec<_>>(), ["q", ":4"]);
+    // The script for a shell of its own, as bash runs it when a person asks for the rest of a word.
+    let offered = |words: &str| -> String {
+        let text = format!(
+            "source <(kubectl quorate completion bash)
+            complete -p kubectl-quorate
+            COMP_WORDS=({words}) COMP_CWORD=$(({}))
+            _kubectl_quorate
+            echo \"${{COMPREPLY[*]}}\"",
+            words.split(' ').count() - 1
+        );
+        let output = person.shell("bash", &text, "");
+        assert!(output.status.success(), "{}", complaint(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let bound = "complete -F _kubectl_quorate kubectl-quorate\n";
+    for (words, rest) in [
+        ("kubectl-quorate stat", "status\n"),
+        ("kubectl-quorate status ''", "q\n"),
+        ("kubectl-quorate promote q q-", "\n"),
+        ("kubectl-quorate completion ''", "bash zsh fish\n"),
+    ] {
+        assert_eq!(offered(words), format!("{bound}{rest}"), "{words}");
+    }
 
     // The operator ends between the learner's Pod and its promotion.
     cluster.scale(3);
