@@ -1,7 +1,7 @@
 //! What writer, committer and readers have in common.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,6 +63,12 @@ impl Backend {
         self.shared.commits.load(Ordering::Relaxed)
     }
 
+    /// How many readers hold a committed tree now, those that share a view as one: what bolt calls
+    /// open read transactions. Snapshots that are being sent are among them.
+    pub fn open_reads(&self) -> usize {
+        self.shared.open_reads()
+    }
+
     /// Asks for a commit of all that is written now, as soon as the entry in hand ends.
     pub fn request_commit(&self) {
         let mut handover = self.shared.handover.lock();
@@ -84,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     /// Written only by who holds `handover`.
     layers: RwLock<Arc<Layers>>,
+    /// Trees before the present one that readers may still hold.
+    earlier: Mutex<Vec<Weak<Tree>>>,
     pub(crate) handover: Mutex<Handover>,
     /// The committer waits here for a batch.
     pub(crate) work: Condvar,
@@ -120,6 +128,7 @@ impl Shared {
         let shared = Shared {
             options,
             layers: RwLock::new(Arc::new(layers)),
+            earlier: Mutex::default(),
             handover: Mutex::new(Handover {
                 applied,
                 frozen_applied: applied,
@@ -202,6 +211,7 @@ impl Shared {
             handover.frozen_applied.index >= self.committed_index.load(Ordering::Relaxed)
         );
         self.room.notify_all();
+        self.remember(&before.tree);
         // The old batch is let go of outside the lock: it may be large.
         drop(before);
     }
@@ -217,11 +227,27 @@ impl Shared {
     pub(crate) fn replace_tree(&self, _handover: &mut Handover, tree: Arc<Tree>) {
         let mut layers = self.layers.write();
         let (pending, frozen) = (Arc::clone(&layers.pending), layers.frozen.clone());
+        self.remember(&layers.tree);
         *layers = Arc::new(Layers {
             pending,
             frozen,
             tree,
         });
+    }
+
+    /// Another tree takes the place of this one, which readers may hold for longer.
+    fn remember(&self, tree: &Arc<Tree>) {
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|tree| tree.strong_count() > 0);
+        earlier.push(Arc::downgrade(tree));
+    }
+
+    /// See [`Backend::open_reads`].
+    fn open_reads(&self) -> usize {
+        let earlier: usize = self.earlier.lock().iter().map(Weak::strong_count).sum();
+        let layers = self.layers.read();
+        // The layers are held here, and the tree by them.
+        earlier + Arc::strong_count(&layers) - 1 + Arc::strong_count(&layers.tree) - 1
     }
 
     /// Whether a batch waits to be committed now.
@@ -256,5 +282,39 @@ impl Shared {
         }
         handover.requested = changes > 0 || index;
         handover.requested
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn readers_are_counted_as_long_as_they_hold_a_tree() {
+        let disk = Arc::new(seams::MemDisk::new());
+        let options = Options::default();
+        let (backend, mut writer, mut committer) =
+            Backend::open(disk, Path::new("/db"), options).expect("a database");
+        let mut write = |index| {
+            writer.put(Bucket::Key, b"k", Bytes::from_static(b"v"));
+            writer.end_entry(index, 1);
+        };
+        assert_eq!(backend.open_reads(), 0);
+        let (view, snapshot) = (backend.view(), backend.snapshot());
+        assert_eq!(backend.open_reads(), 2);
+        // Of an earlier tree too.
+        for index in 1..4 {
+            write(index);
+            committer.commit().expect("a commit");
+        }
+        assert_eq!(backend.open_reads(), 2);
+        let other = backend.view();
+        assert_eq!(backend.open_reads(), 3);
+        drop((view, other));
+        assert_eq!(backend.open_reads(), 1);
+        drop(snapshot);
+        assert_eq!(backend.open_reads(), 0);
     }
 }

@@ -107,7 +107,13 @@ pub fn keep_alive(
             let request = match next {
                 Ok(Some(request)) => request,
                 Ok(None) => break Ok(()),
-                Err(status) => break Err(status),
+                Err(status) => {
+                    if status.code != api::Code::Canceled {
+                        let stats = &door.member.shared.counters.stats;
+                        stats.count_stream_failure("receive", "lease-keepalive");
+                    }
+                    break Err(status);
+                }
             };
             // etcd takes the header before it renews: the answer promises a TTL from then on.
             let header = door.header(door.member.state().mvcc.revision());

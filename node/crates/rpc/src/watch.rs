@@ -52,7 +52,7 @@ async fn serve(
     let room = Notify::new();
     let mut stopping = door.member.stopping();
     tokio::select! {
-        result = read_requests(&stream, messages, &room) => result,
+        result = read_requests(door, &stream, messages, &room) => result,
         result = send_responses(door, &stream, &wake, &room, sender) => result,
         status = leader_lost(door), if call.require_leader => Err(status),
         () = sender.closed() => Ok(()),
@@ -62,6 +62,7 @@ async fn serve(
 
 /// Ends when the client has said that it sends no more, or broke the stream.
 async fn read_requests(
+    door: &Door,
     stream: &WatchStream,
     mut messages: Messages,
     room: &Notify,
@@ -77,7 +78,11 @@ async fn read_requests(
             Err(status) if status.code == api::Code::Canceled => {
                 return Err(api::Error::WatchCanceled.into());
             }
-            Err(status) => return Err(status),
+            Err(status) => {
+                let stats = &door.member.shared.counters.stats;
+                stats.count_stream_failure("receive", "watch");
+                return Err(status);
+            }
         };
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => stream.create(&create),

@@ -408,9 +408,12 @@ impl ApplierLoop {
     }
 
     fn install(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let in_progress = &self.shared.counters.stats.applying_snapshot;
+        in_progress.store(1, Ordering::Relaxed);
         let applied = self
             .snapshots
             .install(&mut self.applier, snapshot, &self.shared)?;
+        in_progress.store(0, Ordering::Relaxed);
         let mvcc = self.applier.mvcc();
         self.compaction.finished();
         if mvcc.is_compacting() {

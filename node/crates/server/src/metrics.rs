@@ -125,6 +125,28 @@ impl Text {
         }
     }
 
+    /// Histograms in seconds that the transport keeps, each with its labels.
+    pub fn histogram_views<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histograms: impl IntoIterator<Item = (String, &'a rafthttp::HistogramView)>,
+    ) {
+        self.head(name, "histogram", help);
+        for (labels, view) in histograms {
+            for (bound, count) in &view.buckets {
+                // Bounds that double from a decimal one: their digits beyond are no one's.
+                let bound = (bound * 1e6).round() / 1e6;
+                let _ = writeln!(self.out, "{name}_bucket{{{labels},le=\"{bound}\"}} {count}");
+            }
+            let (count, sum) = (view.count, view.sum_seconds);
+            let _ = writeln!(
+                self.out,
+                "{name}_bucket{{{labels},le=\"+Inf\"}} {count}\n{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}"
+            );
+        }
+    }
+
     fn series(&mut self, name: &str, labels: &str, histogram: &Histogram, unit: Duration) {
         let comma = if labels.is_empty() { "" } else { "," };
         let in_units = |nanos: f64| nanos / unit.as_nanos() as f64;
@@ -258,6 +280,25 @@ fn network_bytes() -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_of_the_transport_is_written_as_one_of_ours() {
+        let view = rafthttp::HistogramView {
+            buckets: vec![(0.1, 1), (0.2, 1), (0.4, 3)],
+            count: 4,
+            sum_seconds: 1.5,
+        };
+        let mut text = Text::default();
+        text.histogram_views("h", "help", [("To=\"1\"".to_owned(), &view)]);
+        let expected = "# HELP h help\n# TYPE h histogram\n\
+            h_bucket{To=\"1\",le=\"0.1\"} 1\n\
+            h_bucket{To=\"1\",le=\"0.2\"} 1\n\
+            h_bucket{To=\"1\",le=\"0.4\"} 3\n\
+            h_bucket{To=\"1\",le=\"+Inf\"} 4\n\
+            h_sum{To=\"1\"} 1.5\n\
+            h_count{To=\"1\"} 4\n";
+        assert_eq!(text.finish(), expected);
+    }
 
     #[test]
     fn an_observation_falls_into_the_first_bucket_that_holds_it() {

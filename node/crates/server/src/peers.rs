@@ -1,6 +1,7 @@
 //! The other members: what this one asks of them and what it answers. The bytes are `rafthttp`'s;
 //! what they mean is decided here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,10 +12,10 @@ use api::etcdserverpb as pb;
 use bytes::Bytes;
 use membership::{Member as MemberInfo, json};
 use rafthttp::{
-    Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, PeerApi, Raft, Refusal,
-    SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
+    Answer, Asks, BoxFuture, ClusterId, Handle, HashKv, LeaseTimeToLive, PeerApi, PeerView, Raft,
+    Refusal, SnapshotSource, SnapshotStore, SnapshotWriter, Timeouts, Transport,
 };
-use raftpb::{MemberId, Message};
+use raftpb::{MemberId, Message, MessageType};
 use seams::{RealRng, Rng as _};
 use snap::{DatabaseReceiver, Snapshotter};
 
@@ -69,6 +70,7 @@ pub fn start(
         api.clone(),
         Arc::new(ReceivedSnapshots {
             snapshotter: snapshotter.clone(),
+            shared: shared.clone(),
         }),
         runtime.clone(),
     )?;
@@ -76,6 +78,7 @@ pub fn start(
         handle: handle.clone(),
         shared: shared.clone(),
         runtime: runtime.clone(),
+        heartbeats: Heartbeats::new(config.tick),
     };
     let peers = Peers {
         handle,
@@ -346,56 +349,133 @@ impl Peers {
 
     /// etcd's network metrics.
     pub fn write_metrics(&self, text: &mut Text) {
-        let peers = self.handle.peers();
-        let by_peer = |value: fn(&rafthttp::PeerView) -> u64| -> Vec<(String, u64)> {
-            let members = peers.iter().filter(|peer| !peer.remote);
-            members
-                .map(|peer| (format!("To=\"{}\"", peer.id), value(peer)))
-                .collect()
-        };
+        let mut peers = self.handle.peers();
+        // Who is met while joining counts until the membership knows it.
+        let known: Vec<MemberId> = peers
+            .iter()
+            .filter(|peer| !peer.remote)
+            .map(|peer| peer.id)
+            .collect();
+        peers.retain(|peer| !peer.remote || !known.contains(&peer.id));
         let local = self.shared.id;
-        let active = |peer: &rafthttp::PeerView| u64::from(peer.active_since.is_some());
-        let pairs: Vec<(String, u64)> = peers
-            .iter()
-            .filter(|peer| !peer.remote)
-            .map(|peer| {
-                (
-                    format!("Local=\"{local}\",Remote=\"{}\"", peer.id),
-                    active(peer),
-                )
-            })
-            .collect();
-        text.labelled(
-            "etcd_network_active_peers",
+        let pair = |peer: &PeerView| format!("Local=\"{local}\",Remote=\"{}\"", peer.id);
+        let to = |peer: &PeerView| format!("To=\"{}\"", peer.id);
+        let from = |peer: &PeerView| format!("From=\"{}\"", peer.id);
+        let mut write = |kind, name, help, label: &dyn Fn(&PeerView) -> String, value: Figure| {
+            let series: Vec<(String, u64)> = peers
+                .iter()
+                .map(|peer| (label(peer), value(peer)))
+                .collect();
+            text.labelled(name, kind, help, &series);
+        };
+        write(
             "gauge",
+            "etcd_network_active_peers",
             "The current number of active peer connections.",
-            &pairs,
+            &pair,
+            |peer| u64::from(peer.active_since.is_some()),
         );
-        text.labelled(
+        write(
+            "counter",
+            "etcd_network_disconnected_peers_total",
+            "The total number of disconnected peers.",
+            &pair,
+            |peer| peer.stats.disconnected,
+        );
+        write(
+            "counter",
             "etcd_network_peer_sent_bytes_total",
-            "counter",
             "The total number of bytes sent to peers.",
-            &by_peer(|peer| peer.stats.sent_bytes),
+            &to,
+            |peer| peer.stats.sent_bytes,
         );
-        text.labelled(
-            "etcd_network_peer_sent_failures_total",
+        write(
             "counter",
-            "The total number of send failures from peers.",
-            &by_peer(|peer| peer.stats.sent_failures),
-        );
-        let from: Vec<(String, u64)> = peers
-            .iter()
-            .filter(|peer| !peer.remote)
-            .map(|peer| (format!("From=\"{}\"", peer.id), peer.stats.received_bytes))
-            .collect();
-        text.labelled(
             "etcd_network_peer_received_bytes_total",
-            "counter",
             "The total number of bytes received from peers.",
             &from,
+            |peer| peer.stats.received_bytes,
+        );
+        write(
+            "counter",
+            "etcd_network_peer_sent_failures_total",
+            "The total number of send failures from peers.",
+            &to,
+            |peer| peer.stats.sent_failures,
+        );
+        write(
+            "counter",
+            "etcd_network_peer_received_failures_total",
+            "The total number of receive failures from peers.",
+            &from,
+            |peer| peer.stats.received_failures,
+        );
+        write(
+            "counter",
+            "etcd_network_snapshot_send_success",
+            "Total number of successful snapshot sends",
+            &to,
+            |peer| peer.stats.snapshot_sent.successes,
+        );
+        write(
+            "counter",
+            "etcd_network_snapshot_send_failures",
+            "Total number of snapshot send failures",
+            &to,
+            |peer| peer.stats.snapshot_sent.failures,
+        );
+        write(
+            "gauge",
+            "etcd_network_snapshot_send_inflights_total",
+            "Total number of inflight snapshot sends",
+            &to,
+            |peer| peer.stats.snapshot_sent.in_flight,
+        );
+        write(
+            "counter",
+            "etcd_network_snapshot_receive_success",
+            "Total number of successful snapshot receives",
+            &from,
+            |peer| peer.stats.snapshot_received.successes,
+        );
+        write(
+            "counter",
+            "etcd_network_snapshot_receive_failures",
+            "Total number of snapshot receive failures",
+            &from,
+            |peer| peer.stats.snapshot_received.failures,
+        );
+        write(
+            "gauge",
+            "etcd_network_snapshot_receive_inflights_total",
+            "Total number of inflight snapshot receives",
+            &from,
+            |peer| peer.stats.snapshot_received.in_flight,
+        );
+        text.histogram_views(
+            "etcd_network_peer_round_trip_time_seconds",
+            "Round-Trip-Time histogram between peers",
+            peers.iter().map(|peer| (to(peer), &peer.stats.rtt)),
+        );
+        text.histogram_views(
+            "etcd_network_snapshot_send_total_duration_seconds",
+            "Total latency distributions of v3 snapshot sends",
+            peers
+                .iter()
+                .map(|peer| (to(peer), &peer.stats.snapshot_sent.seconds)),
+        );
+        text.histogram_views(
+            "etcd_network_snapshot_receive_total_duration_seconds",
+            "Total latency distributions of v3 snapshot receives",
+            peers
+                .iter()
+                .map(|peer| (from(peer), &peer.stats.snapshot_received.seconds)),
         );
     }
 }
+
+/// One number of a peer.
+type Figure = fn(&PeerView) -> u64;
 
 fn from_lease_answer(error: &rafthttp::Error) -> api::Error {
     match error {
@@ -419,11 +499,19 @@ pub struct RaftOutbound {
     handle: Handle,
     shared: Arc<Shared>,
     runtime: tokio::runtime::Handle,
+    heartbeats: Heartbeats,
 }
 
 impl Outbound for RaftOutbound {
     fn send(&mut self, messages: Vec<Message>) {
         if !messages.is_empty() {
+            let late = self.heartbeats.late(&messages, Instant::now());
+            if late > 0 {
+                let stats = &self.shared.counters.stats;
+                stats
+                    .heartbeat_send_failures
+                    .fetch_add(late, Ordering::Relaxed);
+            }
             self.handle.send(messages);
         }
     }
@@ -441,6 +529,45 @@ impl Outbound for RaftOutbound {
             runtime: self.runtime.clone(),
         };
         self.handle.send_snapshot(message, Box::new(source));
+    }
+}
+
+/// When this leader's heartbeats went out, to find those that its own slowness held up (etcd
+/// `contention.TimeoutDetector`).
+struct Heartbeats {
+    /// Two heartbeat intervals, as in etcd.
+    late_after: Duration,
+    term: u64,
+    sent: BTreeMap<u64, Instant>,
+}
+
+impl Heartbeats {
+    fn new(tick: Duration) -> Self {
+        Self {
+            late_after: 2 * tick,
+            term: 0,
+            sent: BTreeMap::new(),
+        }
+    }
+
+    /// How many of these messages are heartbeats that come too long after the ones before.
+    fn late(&mut self, messages: &[Message], now: Instant) -> u64 {
+        let mut late = 0;
+        for message in messages {
+            if message.msg_type != MessageType::MsgHeartbeat as i32 {
+                continue;
+            }
+            if message.term != self.term {
+                self.term = message.term;
+                self.sent.clear();
+            }
+            if let Some(before) = self.sent.insert(message.to, now)
+                && now.saturating_duration_since(before) > self.late_after
+            {
+                late += 1;
+            }
+        }
+        late
     }
 }
 
@@ -538,6 +665,7 @@ impl Raft for Inbound {
 /// Databases from the leader, into `<index>.snap.db` in the snapshot directory.
 struct ReceivedSnapshots {
     snapshotter: Snapshotter,
+    shared: Arc<Shared>,
 }
 
 impl SnapshotStore for ReceivedSnapshots {
@@ -546,21 +674,31 @@ impl SnapshotStore for ReceivedSnapshots {
         message: &Message,
     ) -> BoxFuture<'static, io::Result<Box<dyn SnapshotWriter>>> {
         let index = message.snapshot.as_ref().map_or(0, raftpb::Snapshot::index);
-        let snapshotter = self.snapshotter.clone();
+        let (snapshotter, shared) = (self.snapshotter.clone(), self.shared.clone());
         Box::pin(async move {
             tracing::info!(index, "receiving database snapshot");
+            let began = Instant::now();
             let receiver = blocking(move || snapshotter.receive_database(index)).await?;
-            Ok(Box::new(Receiving(Some(receiver))) as Box<dyn SnapshotWriter>)
+            let receiving = Receiving {
+                receiver: Some(receiver),
+                began,
+                shared,
+            };
+            Ok(Box::new(receiving) as Box<dyn SnapshotWriter>)
         })
     }
 }
 
-/// `None` only while a write is on the pool.
-struct Receiving(Option<DatabaseReceiver>);
+struct Receiving {
+    /// `None` only while a write is on the pool.
+    receiver: Option<DatabaseReceiver>,
+    began: Instant,
+    shared: Arc<Shared>,
+}
 
 impl Receiving {
     fn take(&mut self) -> io::Result<DatabaseReceiver> {
-        self.0
+        self.receiver
             .take()
             .ok_or_else(|| io::Error::other("an earlier write failed"))
     }
@@ -571,7 +709,7 @@ impl SnapshotWriter for Receiving {
         Box::pin(async move {
             let mut receiver = self.take()?;
             let written = blocking(move || receiver.write(&bytes).map(|()| receiver));
-            self.0 = Some(written.await?);
+            self.receiver = Some(written.await?);
             Ok(())
         })
     }
@@ -580,7 +718,11 @@ impl SnapshotWriter for Receiving {
         Box::pin(async move {
             let receiver = self.take()?;
             let bytes = receiver.written();
+            let syncing = Instant::now();
             let path = blocking(move || receiver.finish()).await?;
+            let stats = &self.shared.counters.stats;
+            stats.database_synced.observe(syncing.elapsed());
+            stats.database_saved.observe(self.began.elapsed());
             tracing::info!(path = %path.display(), bytes, "saved database snapshot");
             Ok(())
         })
@@ -764,5 +906,40 @@ fn lease_refusal(error: &api::Error) -> Refusal {
         ),
         api::Error::NotPrimary => Refusal::text(Code::BAD_REQUEST, "not a primary lessor"),
         other => Refusal::text(Code::BAD_REQUEST, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_late_two_intervals_after_the_one_before_in_its_term() {
+        let tick = Duration::from_millis(100);
+        let mut heartbeats = Heartbeats::new(tick);
+        let message = |to, term, kind: MessageType| Message {
+            msg_type: kind as i32,
+            to,
+            term,
+            ..Default::default()
+        };
+        let beat = |to, term| message(to, term, MessageType::MsgHeartbeat);
+        let began = Instant::now();
+        let both = [beat(2, 5), beat(3, 5)];
+        assert_eq!(heartbeats.late(&both, began), 0);
+        assert_eq!(heartbeats.late(&both, began + 2 * tick), 0);
+        assert_eq!(heartbeats.late(&[beat(2, 5)], began + 3 * tick), 0);
+        // Only the one to 3 was held up; other messages are none.
+        let later = began + 5 * tick;
+        assert_eq!(
+            heartbeats.late(&[message(3, 5, MessageType::MsgApp)], later),
+            0
+        );
+        assert_eq!(heartbeats.late(&both, later), 1);
+        // A new lead begins anew.
+        assert_eq!(
+            heartbeats.late(&[beat(2, 6), beat(3, 6)], later + 9 * tick),
+            0
+        );
     }
 }

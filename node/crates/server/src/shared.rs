@@ -369,6 +369,9 @@ impl Shared {
         self.counters
             .read_indexes_failed
             .fetch_add(1, Ordering::Relaxed);
+        // It was not answered in time, or too many wait for that already: slow, in etcd's words.
+        let slow = &self.counters.stats.slow_read_indexes;
+        slow.fetch_add(1, Ordering::Relaxed);
     }
 
     /// From the raft loop.

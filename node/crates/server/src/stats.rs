@@ -72,6 +72,18 @@ pub struct Stats {
     pub promoted: AtomicU64,
     /// promotions refused here
     pub not_promoted: AtomicU64,
+    /// heartbeats that this leader sent late
+    pub heartbeat_send_failures: AtomicU64,
+    /// read rounds that were not answered in time
+    pub slow_read_indexes: AtomicU64,
+    /// a received snapshot is being put in place
+    pub applying_snapshot: AtomicU64,
+    /// received databases: their sync, with the rename
+    pub database_synced: Histogram,
+    /// received databases: from the first byte to the synced file
+    pub database_saved: Histogram,
+    /// clients' streams that broke, by direction and kind
+    stream_failures: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     /// request durations by type, failures first
     requests: [[Histogram; 2]; REQUESTS.len()],
     /// checks of `/livez` and `/readyz`: successes, failures, whether the last one succeeded
@@ -105,6 +117,12 @@ impl Default for Stats {
             defragmenting: AtomicU64::default(),
             promoted: AtomicU64::default(),
             not_promoted: AtomicU64::default(),
+            heartbeat_send_failures: AtomicU64::default(),
+            slow_read_indexes: AtomicU64::default(),
+            applying_snapshot: AtomicU64::default(),
+            database_synced: Histogram::default(),
+            database_saved: from(ms(100), 10),
+            stream_failures: Mutex::default(),
             requests: std::array::from_fn(|_| Default::default()),
             checks: Mutex::default(),
         }
@@ -170,6 +188,16 @@ impl Stats {
         check.2 = success;
     }
 
+    /// A client's stream broke: `direction` is `receive` or `send`, `api` names the service in
+    /// etcd's words, such as `watch` or `lease-keepalive`.
+    pub fn count_stream_failure(&self, direction: &'static str, api: &'static str) {
+        *self
+            .stream_failures
+            .lock()
+            .entry((direction, api))
+            .or_default() += 1;
+    }
+
     /// Writes all of it.
     pub fn write(&self, text: &mut Text, member: &Member) {
         self.write_store(text, member);
@@ -177,7 +205,8 @@ impl Stats {
         self.write_requests(text);
         write_cluster(text, member);
         write_features(text, &member.config);
-        self.write_disk(text);
+        self.write_disk(text, member);
+        self.write_troubles(text);
         write_nothing(text);
     }
 
@@ -223,6 +252,11 @@ impl Stats {
             "etcd_debugging_mvcc_slow_watcher_total",
             "Total number of unsynced slow watchers.",
             watches.slow,
+        );
+        text.gauge(
+            "etcd_debugging_mvcc_pending_events_total",
+            "Total number of pending events to be sent.",
+            watches.pending_events,
         );
         text.counter(
             "etcd_debugging_mvcc_events_total",
@@ -363,7 +397,28 @@ impl Stats {
         text.labelled("etcd_server_learner_promote_failures", "counter", "The total number of failed learner promotions (likely learner not ready) while this member is leader.", &[("Reason=\"other\"".to_owned(), value(&self.not_promoted))]);
     }
 
-    fn write_disk(&self, text: &mut Text) {
+    fn write_disk(&self, text: &mut Text, member: &Member) {
+        text.gauge(
+            "etcd_mvcc_db_open_read_transactions",
+            "The number of currently open read transactions",
+            member.state().backend.open_reads(),
+        );
+        // A file of a few hundred bytes: writing it is its sync.
+        text.histogram(
+            "etcd_snap_fsync_duration_seconds",
+            "The latency distributions of fsync called by snap.",
+            &member.wal_metrics.snap_save_seconds,
+        );
+        text.histogram(
+            "etcd_snap_db_fsync_duration_seconds",
+            "The latency distributions of fsyncing .snap.db file",
+            &self.database_synced,
+        );
+        text.histogram(
+            "etcd_snap_db_save_total_duration_seconds",
+            "The total latency distributions of v3 snapshot save",
+            &self.database_saved,
+        );
         text.gauge(
             "etcd_disk_defrag_inflight",
             "Whether or not defrag is active on the member. 1 means active, 0 means not.",
@@ -373,6 +428,40 @@ impl Stats {
             "etcd_disk_backend_snapshot_duration_seconds",
             "The latency distribution of backend snapshots.",
             &self.snapshots,
+        );
+    }
+}
+
+impl Stats {
+    fn write_troubles(&self, text: &mut Text) {
+        text.counter(
+            "etcd_server_heartbeat_send_failures_total",
+            "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+            value(&self.heartbeat_send_failures),
+        );
+        text.counter(
+            "etcd_server_slow_read_indexes_total",
+            "The total number of pending read indexes not in sync with leader's or timed out read index requests.",
+            value(&self.slow_read_indexes),
+        );
+        text.gauge(
+            "etcd_server_snapshot_apply_in_progress_total",
+            "1 if the server is applying the incoming snapshot. 0 if none.",
+            value(&self.applying_snapshot),
+        );
+        let failures: Vec<(String, u64)> = self
+            .stream_failures
+            .lock()
+            .iter()
+            .map(|((direction, api), count)| {
+                (format!("API=\"{api}\",Type=\"{direction}\""), *count)
+            })
+            .collect();
+        text.labelled(
+            "etcd_network_server_stream_failures_total",
+            "counter",
+            "The total number of stream failures from the local server.",
+            &failures,
         );
     }
 }
@@ -451,9 +540,6 @@ fn write_nothing(text: &mut Text) {
         "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
         "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
         "etcd_debugging_snap_save_marshalling_duration_seconds",
-        "etcd_snap_db_fsync_duration_seconds",
-        "etcd_snap_db_save_total_duration_seconds",
-        "etcd_snap_fsync_duration_seconds",
     ] {
         text.histogram(
             name,
@@ -462,7 +548,6 @@ fn write_nothing(text: &mut Text) {
         );
     }
     for (name, kind) in [
-        ("etcd_debugging_mvcc_pending_events_total", "gauge"),
         ("etcd_debugging_store_expires_total", "counter"),
         ("etcd_debugging_store_watch_requests_total", "counter"),
         ("etcd_debugging_store_watchers", "gauge"),
@@ -471,10 +556,6 @@ fn write_nothing(text: &mut Text) {
         ("etcd_grpc_proxy_cache_misses_total", "gauge"),
         ("etcd_grpc_proxy_events_coalescing_total", "counter"),
         ("etcd_grpc_proxy_watchers_coalescing_total", "gauge"),
-        ("etcd_mvcc_db_open_read_transactions", "gauge"),
-        ("etcd_server_heartbeat_send_failures_total", "counter"),
-        ("etcd_server_slow_read_indexes_total", "counter"),
-        ("etcd_server_snapshot_apply_in_progress_total", "gauge"),
     ] {
         text.plain(name, kind, "Not measured apart; always zero.", 0);
     }

@@ -130,6 +130,14 @@ impl Response {
         }
     }
 
+    /// Changes in it.
+    pub(super) fn event_count(&self) -> usize {
+        match self {
+            Response::Events { events, .. } => events.len(),
+            _ => 0,
+        }
+    }
+
     /// Whether the client takes this response in fragments ([`fragments`]).
     pub fn may_fragment(&self) -> bool {
         matches!(self, Response::Events { fragment: true, .. })

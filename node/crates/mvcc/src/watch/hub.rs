@@ -36,6 +36,8 @@ pub struct WatchCounts {
     pub watchers: usize,
     /// Watchers that are behind.
     pub slow: usize,
+    /// Events that wait for their streams.
+    pub pending_events: usize,
 }
 
 #[derive(Debug)]
@@ -219,6 +221,11 @@ impl WatchHub {
             streams: hub.streams.len(),
             watchers: hub.watchers.len(),
             slow: hub.behind.len(),
+            pending_events: hub
+                .streams
+                .values()
+                .map(|stream| stream.queue.events())
+                .sum(),
         }
     }
 

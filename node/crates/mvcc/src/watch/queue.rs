@@ -26,6 +26,8 @@ pub(super) struct Queue {
 struct State {
     responses: VecDeque<Response>,
     bytes: usize,
+    /// Events in the responses.
+    events: usize,
     /// Responses other than events: the client caused them, and they are always let in.
     controls: usize,
     /// Whether a response found no room: the stream's slow watchers wait for some.
@@ -84,6 +86,7 @@ impl Queue {
             Some(_) => state.controls -= 1,
         }
         state.bytes -= response.as_ref().map_or(0, Response::bytes);
+        state.events -= response.as_ref().map_or(0, Response::event_count);
         let room = state.responses.len() <= RESPONSES_MAX / 2 && state.bytes <= BYTES_MAX / 2;
         let told = state.refused && room;
         if told {
@@ -96,6 +99,11 @@ impl Queue {
         self.state.lock().controls
     }
 
+    /// Events that wait.
+    pub(super) fn events(&self) -> usize {
+        self.state.lock().events
+    }
+
     pub(super) fn len(&self) -> usize {
         self.state.lock().responses.len()
     }
@@ -104,6 +112,7 @@ impl Queue {
 impl State {
     fn add(&mut self, response: Response, bytes: usize) -> Pushed {
         self.bytes += bytes;
+        self.events += response.event_count();
         self.responses.push_back(response);
         if self.responses.len() == 1 {
             Pushed::First

@@ -356,7 +356,9 @@ fn a_slow_watcher_catches_up_when_its_client_reads() {
         WatchCounts {
             streams: 2,
             watchers: 2,
-            slow: 1
+            slow: 1,
+            // Its queue is full: these, and the answer to its creation.
+            pending_events: 1023,
         }
     );
     assert_eq!(
