@@ -38,35 +38,11 @@ const LONG: &[&str] = &[
     "TestRuntimeReconfigRollingUpgrade",
 ];
 
-/// A promotion waits until the learner has been connected for five seconds (`docs/known-differences.md`),
-/// and etcdctl waits for five seconds too. These promote as soon as the learner serves, some 50 ms after it
-/// was connected: on a busy machine that is not always enough, and then they are tried again.
-const PROMOTE_AT_ONCE: &[&str] = &[
-    "TestClusterUpgradeAfterPromotingMembers",
-    "TestForceNewCluster",
-    "TestForceNewCluster_MemberCount",
-    "TestMemberReplaceWithLearner",
-    "TestReproduce20340",
-    "TestRuntimeReconfigGrowClusterSize",
-    "TestRuntimeReconfigRollingUpgrade",
-];
-
-/// How often a function is tried whose promotion came too late.
-const TRIES: usize = 3;
-
 #[test]
 fn members_and_runtime_reconfiguration() {
     let long = if whole() { LONG } else { &[] };
     for function in QUICK.iter().chain(long) {
-        let mut tries = 1;
-        while let Err(failure) = E2E.attempt(function, "") {
-            let late = failure.contains("member promote")
-                && failure.contains("Error: context deadline exceeded");
-            let again = late && PROMOTE_AT_ONCE.contains(function) && tries < TRIES;
-            assert!(again, "{failure}");
-            eprintln!("{function}: a promotion came too late, once more");
-            tries += 1;
-        }
+        E2E.run(function, "");
     }
 }
 

@@ -91,8 +91,8 @@ impl Suite {
         }
     }
 
-    /// Runs one function of the suite, and tells what the suite said if it failed.
-    pub fn attempt(&self, function: &str, short: &str) -> Result<(), String> {
+    /// Tells what the suite said if it failed.
+    fn attempt(&self, function: &str, short: &str) -> Result<(), String> {
         let (Some(suite), Some(etcdctl), Some(etcdutl)) =
             (tool(self.program), tool("etcdctl"), tool("etcdutl"))
         else {

@@ -195,7 +195,7 @@ fn learners_are_limited_caught_up_and_promoted() {
         add("http://127.0.0.1:2"),
         "etcdserver: too many learner members in cluster"
     );
-    // It caught up at once, and is trusted after five seconds of connection: the call waits.
+    // It caught up at once, and is trusted after two seconds of connection: the call waits.
     let id = id_of(&etcdctl, &cluster.members[learner].peer_url);
     eventually("the promotion", Duration::from_secs(20), || match verdict(
         &etcdctl,
