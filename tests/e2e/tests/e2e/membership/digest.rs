@@ -130,26 +130,26 @@ fn what_a_held_call_expects_is_asked_when_it_is_appended() {
     etcdctl.ok(&["member", "add", &name, &url]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let (first, late) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
-    let waiting = runtime.block_on(async {
-        let mut client = connect(&cluster.members[0]).await;
-        let request = pb::MemberListRequest {
-            linearizable: false,
-        };
-        let list = client.member_list(request).await.expect("a list");
-        let seen = list.metadata().get(METADATA).expect("the digest").clone();
-        let seen = seen.to_str().expect("hexadecimal digits").to_owned();
-        // Of two voters one has not started: the first call cannot be decided.
-        let mut other = client.clone();
-        let waiting = tokio::spawn(async move { add_at(&mut other, first, None).await });
-        eventually("the first call", Duration::from_secs(10), || {
-            let log = cluster.members[0].log_text();
-            let judged = log.contains("add a learner: allowed");
-            judged.then_some(()).ok_or(log)
-        });
+    let mut client = runtime.block_on(connect(&cluster.members[0]));
+    let request = pb::MemberListRequest {
+        linearizable: false,
+    };
+    let list = runtime.block_on(client.member_list(request));
+    let list = list.expect("a list of members");
+    let seen = list.metadata().get(METADATA).expect("the digest");
+    let seen = seen.to_str().expect("hexadecimal digits").to_owned();
+    // Of two voters one has not started: the first call cannot be decided.
+    let mut other = client.clone();
+    let waiting = runtime.spawn(async move { add_at(&mut other, first, None).await });
+    eventually("the first call", Duration::from_secs(10), || {
+        let log = cluster.members[0].log_text();
+        let judged = log.contains("add a learner: allowed");
+        judged.then_some(()).ok_or(log)
+    });
+    runtime.block_on(async {
         let call = add_at(&mut client, late, Some(&seen));
         let given_up = tokio::time::timeout(Duration::from_millis(300), call).await;
         assert!(given_up.is_err(), "it was decided: {given_up:?}");
-        waiting
     });
     cluster.members[1].start();
     let added = runtime.block_on(waiting).expect("a caller");
