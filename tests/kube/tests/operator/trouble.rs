@@ -841,8 +841,18 @@ fn one_or_two_voters_refuse_evictions_until_the_policy_lets_them_through() {
             && !said.contains("EvictionsRefused")
     });
     let away = follower(&object);
+    let uid = || {
+        let pods = cluster.list("pods");
+        let pod = pods.iter().find(|pod| pod["metadata"]["name"] == *away);
+        pod.map(|pod| pod["metadata"]["uid"].clone())
+    };
+    let before = uid();
     testkit::eventually("an eviction that is granted", STEP, || {
         evict(&cluster, &away)
+    });
+    cluster.until("another Pod", STEP, |_| {
+        let now = uid();
+        now.is_some() && now != before
     });
     cluster.until_ready(2, STEP * 2);
     cluster.assert_tidy(2);
