@@ -140,6 +140,7 @@ pub fn start(
     ));
     raft_config.judge = Some(Box::new(judge::Leader(court.clone())));
     raft_config.election_ticks = config.election_ticks;
+    raft_config.pre_vote = config.pre_vote;
     raft_config.log_bytes_max = LOG_BYTES_MAX;
     let tick_ms = config.tick.as_millis().max(1);
     raft_config.read_retry_ticks = (500 / tick_ms).max(1) as u32;

@@ -6,7 +6,7 @@
 //! The requests come in one order, so that revisions are the same too.
 
 mod calls;
-mod wire;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 
