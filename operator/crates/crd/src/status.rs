@@ -334,7 +334,7 @@ pub struct Waiting {
     #[schemars(length(max = 64))]
     pub reason: String,
 
-    /// The member that it is about: its name, or the ID of one that is not of this cluster's making.
+    /// The member that it is about, by its name; one that is not ours, by its ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub member: Option<String>,
