@@ -9,13 +9,14 @@ mod clients;
 mod walks;
 mod watcher;
 
+use std::cmp::Ordering;
 use std::io::Write as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clients::{Clients, Operation};
 use testkit::{Cluster, Kind, Spec, left_out, tool};
-use watcher::Watcher;
+use watcher::{Event, Seen, Watcher};
 
 const CLIENTS: usize = 30;
 
@@ -59,40 +60,60 @@ fn a_history_under_kills_is_linearizable_and_watches_tell_it_whole() {
     );
 
     let events = watcher.finish(&endpoints);
-    check_watch(&events, &history);
+    if let Err(what) = check_watch(&events, &history) {
+        panic!("seed {seed}: {what}");
+    }
     check_linearizable(&checker, &history, seed, cluster.dir());
 }
 
-/// The watch that lived through the kills saw what a watch over the finished history sees, and
-/// every acknowledged write is in it.
-fn check_watch(events: &watcher::Seen, history: &[Operation]) {
-    assert_eq!(
-        events.lived.len(),
-        events.after.len(),
-        "the watch under kills saw another number of events than one afterwards"
-    );
-    for (lived, after) in events.lived.iter().zip(&events.after) {
-        assert_eq!(
-            lived, after,
-            "the watch under kills has a gap, a repeat or another order"
-        );
+/// The watch that lived through the kills saw what a watch over the finished history sees, in both
+/// each revision stands once and after the one before it, and every acknowledged write is in them.
+fn check_watch(events: &Seen, history: &[Operation]) -> Result<(), String> {
+    // Nobody else writes here, and each write is one key: so the revisions are all the numbers.
+    for (which, events) in [
+        ("under kills", &events.lived),
+        ("afterwards", &events.after),
+    ] {
+        for two in events.windows(2) {
+            let (wanted, found) = (two[0].revision + 1, two[1].revision);
+            let what = match found.cmp(&wanted) {
+                Ordering::Equal => continue,
+                Ordering::Greater => "a gap",
+                Ordering::Less => "a repeat, or another order",
+            };
+            return Err(format!(
+                "the watch {which} has {what}: {:?} comes after {:?}",
+                two[1], two[0]
+            ));
+        }
+    }
+    if let Some((lived, after)) = (events.lived.iter().zip(&events.after)).find(|(a, b)| a != b) {
+        return Err(format!(
+            "the watch under kills saw {lived:?} where one afterwards saw {after:?}"
+        ));
+    }
+    if events.lived.len() != events.after.len() {
+        return Err(format!(
+            "the watch under kills saw {} events, one afterwards {}",
+            events.lived.len(),
+            events.after.len()
+        ));
     }
     let written: std::collections::HashMap<(&str, i64), &str> = events
         .after
         .iter()
         .map(|event| ((event.key.as_str(), event.revision), event.value.as_str()))
         .collect();
-    for operation in history
-        .iter()
-        .filter(|operation| operation.known && operation.wrote())
-    {
+    let acknowledged = history.iter().filter(|one| one.known && one.wrote());
+    for operation in acknowledged {
         let found = written.get(&(operation.key.as_str(), operation.revision));
-        assert_eq!(
-            found.copied(),
-            Some(operation.value.as_str()),
-            "an acknowledged write is not in the watch: {operation:?}"
-        );
+        if found.copied() != Some(operation.value.as_str()) {
+            return Err(format!(
+                "an acknowledged write is not in the watch: {operation:?}, but {found:?}"
+            ));
+        }
     }
+    Ok(())
 }
 
 fn check_linearizable(
@@ -123,6 +144,78 @@ fn check_linearizable(
         );
     }
     eprintln!("historycheck: {}", said.trim());
+}
+
+/// The twin of the watches' check: each way in which a watch can be wrong is refused.
+#[test]
+fn a_watch_with_a_gap_a_repeat_or_another_order_is_refused() {
+    let event = |revision: i64| Event {
+        revision,
+        key: format!("r/{}", revision % 2),
+        value: format!("v{revision}"),
+    };
+    let put = |revision: i64| Operation {
+        client: 1,
+        key: event(revision).key,
+        kind: "put",
+        value: event(revision).value,
+        expect: String::new(),
+        found: true,
+        known: true,
+        revision,
+        call: revision,
+        end: revision,
+    };
+    let history: Vec<Operation> = (2..8).map(put).collect();
+    let good: Vec<Event> = (2..8).map(event).collect();
+    let judge = |lived: &[Event], after: &[Event]| {
+        let seen = Seen {
+            lived: lived.to_vec(),
+            after: after.to_vec(),
+        };
+        check_watch(&seen, &history)
+    };
+    assert_eq!(judge(&good, &good), Ok(()));
+
+    let changed = |change: fn(&mut Vec<Event>)| {
+        let mut events = good.clone();
+        change(&mut events);
+        events
+    };
+    for (name, bad, said) in [
+        ("a gap", changed(|events| drop(events.remove(2))), "a gap"),
+        (
+            "no first event",
+            changed(|events| drop(events.remove(0))),
+            "where one afterwards saw",
+        ),
+        (
+            "no last event",
+            changed(|events| drop(events.pop())),
+            "5 events, one afterwards 6",
+        ),
+        (
+            "a repeat",
+            changed(|events| events.insert(3, events[2].clone())),
+            "a repeat, or another order",
+        ),
+        (
+            "another order",
+            // The revisions of the two are in the wrong order too: first comes one too many.
+            changed(|events| events.swap(2, 3)),
+            "a gap",
+        ),
+        (
+            "another value",
+            changed(|events| events[2].value = "v0".into()),
+            "where one afterwards saw",
+        ),
+    ] {
+        let refused = judge(&bad, &good).expect_err(name);
+        assert!(refused.contains(said), "{name}: {refused}");
+        // When both watches are wrong in the same way, neither is a witness for the other.
+        judge(&bad, &bad).expect_err(name);
+    }
 }
 
 /// The checker's own twin: a history with a stale read must be refused.
