@@ -222,6 +222,9 @@ impl Planner<'_> {
                 });
                 continue;
             }
+            if self.facts.leads(object) && !self.others_have_applied(answer.applied_index) {
+                continue;
+            }
             // A member goes on serving while it is rewritten, and the alarm has stopped all
             // writes: it is not put off for a voter in doubt.
             return Next::Act(Action::Defragment {
@@ -230,6 +233,20 @@ impl Planner<'_> {
             });
         }
         Next::Idle
+    }
+
+    /// The leader is the last one: another may turn out to be full when it has applied as much, or answers again. For
+    /// one that is down for longer than a moment nobody waits.
+    fn others_have_applied(&self, index: u64) -> bool {
+        let mut others = self
+            .facts
+            .objects
+            .iter()
+            .filter(|object| self.facts.live_of(object).is_some() && !self.facts.leads(object));
+        others.all(|object| match answer(object) {
+            Some(answer) => answer.applied_index >= index,
+            None => self.facts.dead(object),
+        })
     }
 
     /// `minAvailable`, an integer: enough voters for the quorum of the larger of what is and what
