@@ -43,6 +43,11 @@ impl Walk {
         }
     }
 
+    /// A kill or a cut, if there is one to be had.
+    pub(super) fn fault(&mut self) -> bool {
+        (0..20).any(|_| self.kill_somebody() || self.cut_something())
+    }
+
     fn ask_something(&mut self) -> Result<bool> {
         // Most steps want members that have been connected for a while.
         if self.below(100) < 50 {
