@@ -1,6 +1,7 @@
 /* Moves the wall clock of one program: clock_gettime(CLOCK_REALTIME) plus the seconds that stand in the file
    which CLOCK_OFFSET_FILE names, eight bytes in the machine's order. The monotonic clock stays as it is, as it does
-   when somebody sets a machine's date. Built with `cc -shared -fPIC`, loaded with LD_PRELOAD. */
+   when somebody sets a machine's date. Built with `cc -shared -fPIC`, loaded with LD_PRELOAD. With
+   `-DMOVED=CLOCK_MONOTONIC` it is the other way round: time passes, and the date stays. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -9,6 +10,10 @@
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef MOVED
+#define MOVED CLOCK_REALTIME
+#endif
 
 static volatile int64_t none = 0;
 static volatile int64_t *offset = &none;
@@ -27,7 +32,7 @@ __attribute__((constructor)) static void load(void) {
 
 int clock_gettime(clockid_t id, struct timespec *now) {
     long failed = syscall(SYS_clock_gettime, id, now);
-    if (!failed && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE))
+    if (!failed && (id == MOVED || (MOVED == CLOCK_REALTIME && id == CLOCK_REALTIME_COARSE)))
         now->tv_sec += *offset;
     return (int)failed;
 }

@@ -142,6 +142,67 @@ fn a_damaged_page_refuses_the_start_and_names_the_page() {
     );
 }
 
+/// One page alone: the refusal says which one.
+#[test]
+fn a_damaged_leaf_refuses_the_start_and_is_named() {
+    let Some((mut cluster, _)) = killed("damaged_leaf", &[]) else {
+        return;
+    };
+    cluster.members[0].start();
+    cluster.members[0].terminate();
+    let database = cluster.members[0].database();
+    let bytes = std::fs::read(&database).expect("the database");
+    let page = first_leaf(&bytes, b"key");
+    // More elements than a page can hold.
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&database)
+        .expect("the database");
+    let count = page * PAGE_BYTES as u64 + 10;
+    file.write_all_at(&[0xff; 2], count).expect("a write");
+    let said = refusal(&mut cluster.members[0]);
+    assert!(
+        said.contains("member/snap/db") && said.contains(&format!("page {page} ")),
+        "page {page} was damaged: {said}"
+    );
+    // It alone: made whole again, it starts.
+    let whole = &bytes[count as usize..][..2];
+    file.write_all_at(whole, count).expect("a write");
+    cluster.members[0].start();
+}
+
+/// bbolt's pages on this machine.
+const PAGE_BYTES: usize = 4096;
+
+/// The first leaf of a bucket that has more than one page, by bbolt's format.
+fn first_leaf(bytes: &[u8], bucket: &[u8]) -> u64 {
+    const HEADER: usize = 16;
+    const LEAF: u16 = 2;
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    // Of two meta pages the one with the higher transaction counts; the root's page is its fifth
+    // number, the transaction the last but one.
+    let meta = |page: usize| (u64_at(page * PAGE_BYTES + HEADER + 48), page);
+    let (_, newest) = meta(0).max(meta(1));
+    let root = u64_at(newest * PAGE_BYTES + HEADER + 16) as usize * PAGE_BYTES;
+    let is_leaf = |at: usize| u16::from_le_bytes([bytes[at + 8], bytes[at + 9]]) == LEAF;
+    assert!(is_leaf(root), "the list of buckets is one page");
+    let count = usize::from(u16::from_le_bytes([bytes[root + 10], bytes[root + 11]]));
+    let mut page = (0..count)
+        .map(|element| root + HEADER + element * 16)
+        .find_map(|element| {
+            let name = element + u32_at(element + 4) as usize;
+            let value = name + u32_at(element + 8) as usize;
+            (&bytes[name..value] == bucket).then(|| u64_at(value))
+        })
+        .expect("the bucket is there");
+    while !is_leaf(page as usize * PAGE_BYTES) {
+        // A branch's element: position, length of its key, page.
+        page = u64_at(page as usize * PAGE_BYTES + HEADER + 8);
+    }
+    page
+}
+
 #[test]
 fn a_directory_that_runs_already_is_refused() {
     let spec = Spec::of(Kind::Quorate, 1);
