@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use apply::Applier;
 use apply::quota::Quota;
-use backend::{Backend, Committer, Writer};
+use backend::{Backend, Bucket, Committer, Writer};
+use bytes::Bytes;
 use membership::{Cluster, Membership};
 use raftnode::Recovered;
 use raftpb::{HardState, MemberId};
@@ -408,12 +409,19 @@ pub fn open_backend(
         sync: !config.unsafe_no_fsync,
         ..backend::Options::default()
     };
-    Ok(Backend::open(
-        disk.clone(),
-        &config.database_path(),
-        options,
-    )?)
+    let (backend, mut writer, committer) =
+        Backend::open(disk.clone(), &config.database_path(), options)?;
+    // As an etcd with auth off writes it at its start: hashes over all buckets compare.
+    if writer.get(Bucket::Auth, AUTH_REVISION_KEY)?.is_none() {
+        let first = Bytes::copy_from_slice(&1u64.to_be_bytes());
+        writer.put(Bucket::Auth, AUTH_REVISION_KEY, first);
+        writer.end_local();
+    }
+    Ok((backend, writer, committer))
 }
+
+/// Where the bucket `auth` keeps the revision of users and roles.
+const AUTH_REVISION_KEY: &[u8] = b"authRevision";
 
 /// The applier's part of the configuration.
 pub fn apply_config(config: &Config) -> Result<apply::Config, Error> {

@@ -136,6 +136,7 @@ const UPDATE: &str = "/etcdserverpb.Cluster/MemberUpdate";
 /// The member's ID: its peer URL and the cluster's token are given.
 const OUR_ID: u64 = 0xa0c4_d06b_744a_ad41;
 const HASH_KV: &str = "/etcdserverpb.Maintenance/HashKV";
+const HASH: &str = "/etcdserverpb.Maintenance/Hash";
 
 /// All calls.
 pub fn all() -> Vec<Call> {
@@ -1171,6 +1172,7 @@ fn compactions() -> Vec<Call> {
         physical: false,
     };
     vec![
+        Call::unary("all buckets", HASH, &pb::HashRequest {}),
         Call::unary("before", HASH_KV, &pb::HashKvRequest { revision: 0 }),
         Call::unary("before, old", HASH_KV, &pb::HashKvRequest { revision: 12 }),
         Call::unary("future", HASH_KV, &pb::HashKvRequest { revision: 999 }).expected("future"),
@@ -1245,6 +1247,7 @@ fn compactions() -> Vec<Call> {
         Call::unary("above it", HASH_KV, &pb::HashKvRequest { revision: 20 }),
         Call::unary("below it", HASH_KV, &pb::HashKvRequest { revision: 11 }).expected("compacted"),
         Call::unary("negative", HASH_KV, &pb::HashKvRequest { revision: -1 }),
+        Call::unary("all buckets, compacted", HASH, &pb::HashRequest {}),
     ]
 }
 
