@@ -13,9 +13,9 @@ use mvcc::{Mvcc, MvccWriter};
 use seams::RealDisk;
 
 /// Keys that are there before the count begins: they fill what has a fixed size.
-const BEFORE: usize = 12_000;
+const BEFORE: usize = 10_000;
 /// Keys that are counted.
-const KEYS: usize = 40_000;
+const KEYS: usize = 24_000;
 /// Further revisions of each of them.
 const FURTHER: usize = 4;
 
