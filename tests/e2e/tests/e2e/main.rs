@@ -17,4 +17,5 @@ mod metrics;
 mod recover;
 mod start;
 mod swap;
+mod upkeep;
 mod watches;
