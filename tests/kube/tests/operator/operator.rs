@@ -178,9 +178,13 @@ impl Operator {
             .expect("it counts its looks")
     }
 
-    /// Waits until it has looked so many times more.
+    /// Waits until it has looked so many times more; at rest there are ten seconds between two looks.
     pub fn until_more_looks(&self, more: u64) {
-        let wanted = self.looks() + more;
+        self.until_looks(self.looks() + more);
+    }
+
+    /// Waits until it has looked so many times since it began.
+    pub fn until_looks(&self, wanted: u64) {
         testkit::eventually("another look", STARTED, || {
             let looks = self.looks();
             if looks < wanted {
