@@ -20,6 +20,10 @@ fn ours_goes_on_where_etcd_was_killed_and_etcd_where_ours_was() {
 }
 
 fn swap(name: &str, first: Kind, second: Kind) {
+    let checkers = ["bbolt", "etcdutl"];
+    if let Some(missing) = checkers.iter().find(|program| tool(program).is_none()) {
+        return left_out(name, &format!("{missing} is missing; run `make tools`"));
+    }
     let spec = Spec::of(first, 1).flag("--snapshot-count=500");
     let Some(mut cluster) = Cluster::start(&spec) else {
         return left_out(name, "etcd or etcdctl is missing; run `make tools`");
@@ -70,9 +74,7 @@ fn check_files(cluster: &Cluster) {
         ("bbolt", vec!["check"]),
         ("etcdutl", vec!["snapshot", "status"]),
     ] {
-        let Some(program) = tool(program) else {
-            continue;
-        };
+        let program = tool(program).expect("it was there at the beginning");
         let output = Command::new(&program)
             .args(&arguments)
             .arg(&copy)

@@ -1,10 +1,6 @@
 //! The database against a naive model, on a disk that forgets, on damaged files, and beside bbolt.
-//! A failure prints its seed; `SEED=<n> cargo test -p backend <name>` repeats it.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails where it is surprised, and prints its seed"
-)]
+//! A failure prints its seed; `QUORATE_SEED_FIRST=<n> QUORATE_SEEDS=1 cargo test -p backend <name>` repeats it.
+#![expect(clippy::unwrap_used, reason = "a test fails where it is surprised")]
 
 mod crash;
 mod damage;

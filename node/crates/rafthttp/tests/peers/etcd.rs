@@ -1,6 +1,8 @@
 //! Ours with a real etcd 3.7.3, in one cluster of two. Ours has no raft here: the test plays a
 //! follower by hand, just well enough that etcd leads.
 
+use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +13,6 @@ use raftpb::{MemberId, Message, MessageType as Type};
 
 use crate::support::*;
 
-#[expect(clippy::print_stdout, reason = "a test that is left out says so")]
 /// The folder of the real binaries, or `None` with a line that says why the test is left out.
 fn tools(test: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("QUORATE_TOOLS").map_or_else(
@@ -21,17 +22,21 @@ fn tools(test: &str) -> Option<PathBuf> {
     if folder.join("etcd").exists() && folder.join("etcdctl").exists() {
         return Some(folder);
     }
+    let reason = format!("no etcd in {}; run `make tools`", folder.display());
     let all = std::env::var("QUORATE_TESTS").is_ok_and(|tests| tests == "all");
-    assert!(
-        !all,
-        "{test}: no etcd in {}; run `make tools`",
-        folder.display()
-    );
-    println!(
-        "left out: {test}: no etcd in {}; run `make tools`",
-        folder.display()
-    );
+    assert!(!all, "{test}: {reason}");
+    left_out(test, &reason);
     None
+}
+
+/// As testkit says it, which is above this room.
+fn left_out(test: &str, reason: &str) {
+    eprintln!("left out: {test}: {reason}");
+    if let Some(path) = std::env::var_os("QUORATE_LEFT_OUT") {
+        let file = File::options().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(format!("{test}\t{reason}\n").as_bytes()))
+            .expect("the file that QUORATE_LEFT_OUT names can be written");
+    }
 }
 
 struct Etcd {
@@ -58,7 +63,7 @@ impl Etcd {
     }
 
     fn start(&mut self) {
-        let log = std::fs::File::options()
+        let log = File::options()
             .create(true)
             .append(true)
             .open(self.dir.path().join("log"))
