@@ -786,7 +786,7 @@ impl Judge for Second {
 fn three_with_a_judge(judge: impl Judge + 'static) -> Cluster {
     let mut cluster = three();
     cluster.crash(1);
-    let (disk, seed) = cluster.down.remove(&1).unwrap();
+    let (disk, seed) = cluster.down.remove(&1).expect("it was just ended");
     let mut node = Node::start(1, seed, disk.clone());
     let mut with_judge = config(1);
     with_judge.judge = Some(Box::new(judge));
@@ -800,7 +800,7 @@ fn three_with_a_judge(judge: impl Judge + 'static) -> Cluster {
             ..Recovered::default()
         },
     )
-    .unwrap();
+    .expect("its own disk");
     cluster.nodes.insert(1, node);
     for id in [2, 3] {
         cluster.tick(id, ELECTION_TICKS);
