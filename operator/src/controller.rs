@@ -220,6 +220,11 @@ async fn pass(cluster: Arc<QuorateCluster>, context: Arc<Context>) -> Result<Act
     if !context.leadership.may_act() {
         return Err(Error::NotLeading);
     }
+    // What is not in a cache that has not been filled may be there: a cluster without its members would be taken
+    // for one that has lost its quorum.
+    if context.caches.filled().now_or_never().is_none() {
+        return Ok(Action::requeue(SOON));
+    }
     let Some(seen) = Seen::cached(&context.caches, &key) else {
         return Ok(Action::await_change());
     };
@@ -577,12 +582,10 @@ impl Pass<'_> {
         }
         let without_quorum =
             observed.recorded.cluster_id.is_some() && matches!(observed.live, Live::Unknown);
-        // What a cache that is not filled does not hold may be there.
-        let filled = cache.wait_until_ready().now_or_never().is_some();
         let api = self.api::<Service>();
         let mut are = Vec::new();
         for (service, is) in services.iter().zip(now) {
-            if without_quorum && (is.is_some() || !filled) {
+            if without_quorum && is.is_some() {
                 are.push(is);
                 continue;
             }
