@@ -18,6 +18,7 @@ use raftpb::{Entry, Snapshot};
 use seams::Clock;
 
 use crate::config::Config;
+use crate::judge::LogWindow;
 use crate::lane::{Lane, Reply};
 use crate::shared::Shared;
 use crate::snapshots::Snapshots;
@@ -197,6 +198,8 @@ pub struct ApplierLoop {
     pub version_changed: bool,
     /// how fast records are deleted
     pub compaction: CompactionPace,
+    /// for changes that an etcd forwards and that are not valid when they are applied
+    pub(crate) invalid_changes: LogWindow,
 }
 
 impl ApplierLoop {
@@ -311,8 +314,10 @@ impl ApplierLoop {
         }
         let mut reply = result;
         if let Some(change) = conf_change {
-            if let Some(error) = &change.refused {
-                tracing::warn!(index, %error, "a membership change was not valid when it was applied");
+            if let Some(error) = &change.refused
+                && let Some(left_out) = self.invalid_changes.line(Instant::now())
+            {
+                tracing::warn!(index, %error, left_out, "a membership change was not valid when it was applied");
             }
             if let Some(membership::Applied::Removed(member)) = &change.applied {
                 let when = self

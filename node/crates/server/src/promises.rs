@@ -19,6 +19,7 @@ use crate::applier::{ApplierInbox, ApplierLoop, CompactionPace, JOBS_MAX, Job};
 use crate::boot::{self, Booted, Start};
 use crate::committer::CommitterThread;
 use crate::config::Config;
+use crate::judge::LogWindow;
 use crate::lane::Lane;
 use crate::raftloop::{Outbound, RaftLoop, Submission};
 use crate::shared::{Shared, State, UNAPPLIED_MAX};
@@ -247,6 +248,7 @@ fn applier_loop(parts: Parts, runtime: &tokio::runtime::Runtime) -> ApplierLoop 
         runtime: runtime.handle().clone(),
         version_changed: false,
         compaction: CompactionPace::new(0, Duration::ZERO),
+        invalid_changes: LogWindow::default(),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::boot::{Booted, Source};
 use crate::committer::{self, CommitterThread};
 use crate::config::Config;
 use crate::errands::PoolErrands;
-use crate::judge::{self, Court};
+use crate::judge::{self, Court, LogWindow};
 use crate::lane::Lane;
 use crate::member::Member;
 use crate::monitor;
@@ -200,6 +200,7 @@ pub fn start(
             config.compaction_batch_limit,
             config.compaction_sleep_interval,
         ),
+        invalid_changes: LogWindow::default(),
     };
     let applier_thread = spawn("applier", &shared, {
         let inbox = applier_inbox.clone();
