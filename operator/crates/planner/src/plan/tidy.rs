@@ -213,8 +213,10 @@ impl Planner<'_> {
             });
         }
         full.sort_by_key(|(object, _)| self.facts.leads(object));
+        let mut others_hold = false;
         for (object, answer) in &full {
             if is_full(answer.db_in_use) {
+                others_hold = true;
                 self.note(WaitingOn::QuotaExhausted {
                     member: object.name.clone(),
                     in_use: answer.db_in_use,
@@ -222,7 +224,9 @@ impl Planner<'_> {
                 });
                 continue;
             }
-            if self.facts.leads(object) && !self.others_have_applied(answer.applied_index) {
+            // One that has not deleted yet what was compacted will be defragmented in a moment.
+            let wait = others_hold || !self.others_have_applied(answer.applied_index);
+            if self.facts.leads(object) && wait {
                 continue;
             }
             // A member goes on serving while it is rewritten, and the alarm has stopped all
