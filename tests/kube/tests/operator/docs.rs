@@ -107,6 +107,8 @@ impl Reader {
         if !by_hand && !whole() {
             return;
         }
+        // A member that is being replaced may still be ready when it is asked, and gone before it answers.
+        self.cluster.until_ready(3, STEP);
         self.cluster.etcdctl().ok(&["put", "kept", block]);
         let before = self.cluster.status()["recovery"]["count"]
             .as_u64()
