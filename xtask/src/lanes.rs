@@ -77,7 +77,7 @@ const LANES: &[Lane] = &[
         ]),
         needs: &["etcd"],
         at_once: 2,
-        threads: 2,
+        threads: 3,
     },
     // A minute of kills, judged by a checker that knows nothing of ours.
     Lane {
@@ -128,7 +128,7 @@ const LANES: &[Lane] = &[
         )]),
         needs: &["etcd", "helm", "kube", "kubeload"],
         at_once: 1,
-        threads: 5,
+        threads: 6,
     },
 ];
 
