@@ -51,7 +51,7 @@ chaos-membership: need-rust
 
 bench: need-rust tools
 	cargo build --release --package quorate
-	@exec $(RELEASE)/quorate bench compare $(ARGS)
+	@QUORATE_TOOLS="$${QUORATE_TOOLS:-target/tools}" exec $(RELEASE)/quorate bench compare $(ARGS)
 
 bench-operator: need-rust need-go
 	@cargo xtask bench-operator $(ARGS)
