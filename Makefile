@@ -29,8 +29,9 @@ need = @command -v $(1) >/dev/null 2>&1 || { echo "$(1) is not installed or not 
 help:
 	@sed -n 's/^#   //p' Makefile
 
+# The first line that it prints is the endpoints.
 run: need-rust
-	cargo build --release --package quorate
+	@cargo build --release --package quorate
 	@exec $(RELEASE)/quorate local $(ARGS)
 
 # Go is not needed here: without it, the tests that want real etcd are left out and named.
