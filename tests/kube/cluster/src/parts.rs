@@ -10,20 +10,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 /// How often something that is waited for is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The root of the workspace.
+/// The root of the workspace: around this program, or around the folder that it was started in. It is asked for
+/// when it is needed and not put in at compile time: an image of this program is the same from any place.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../..")
-        .components()
-        .fold(PathBuf::new(), |mut path, part| {
-            match part {
-                std::path::Component::ParentDir => {
-                    path.pop();
-                }
-                other => path.push(other),
-            }
-            path
-        })
+    let homes = [std::env::current_exe().ok(), std::env::current_dir().ok()];
+    let mut around = homes.iter().flatten().flat_map(|home| home.ancestors());
+    around
+        .find(|folder| folder.join("charts/quorate-operator").is_dir())
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// The folder of the links that `cargo xtask tools` makes.
