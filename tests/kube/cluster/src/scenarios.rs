@@ -941,11 +941,7 @@ impl Whole {
             let before = std::mem::replace(&mut since, Instant::now());
             let object = self.door.get(&["qc", "-n", SPACE, CLUSTER])?;
             let status = &object["status"];
-            let ready = status["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|condition| condition["type"] == "Ready");
+            let ready = ready_of(&object);
             ensure!(
                 ready.is_some_and(|ready| ready["status"] == "True"
                     && ready["observedGeneration"] == object["metadata"]["generation"]),
@@ -964,6 +960,15 @@ impl Whole {
                 members.len() == replicas as usize,
                 "the members are {members:?}"
             );
+            // The status is as old as the operator's last look; with its node lost, that is long ago.
+            for member in &members {
+                let pod = self.pod(member)?;
+                ensure!(
+                    pod["metadata"]["deletionTimestamp"].is_null() && is_ready(&pod),
+                    "the Pod of {member} is on its way: {}",
+                    pod["status"]["conditions"]
+                );
+            }
             since = before;
             ensure!(since.elapsed() >= STEADY, "it is ready for a moment only");
             Ok(())
@@ -1130,6 +1135,17 @@ impl Whole {
             }
         }
     }
+}
+
+/// The condition Ready of a cluster or a Pod.
+fn ready_of(object: &Value) -> Option<&Value> {
+    let conditions = object["status"]["conditions"].as_array();
+    let mut all = conditions.into_iter().flatten();
+    all.find(|condition| condition["type"] == "Ready")
+}
+
+fn is_ready(pod: &Value) -> bool {
+    ready_of(pod).is_some_and(|ready| ready["status"] == "True")
 }
 
 fn node_of(pod: &Value) -> Result<&str> {
