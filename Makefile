@@ -18,6 +18,9 @@
 #                   with KUBECONFIG=... and REGISTRY=... only those lives, on that Kubernetes, without those that
 #                   break nodes; ARGS="--keep" keeps the logs
 
+# Programs for tests are built for the whole workspace: a package alone is built with other features of the same
+# libraries, and so all of them once more.
+
 .PHONY: help run test tools more chaos-membership bench bench-operator need-rust need-go
 .DEFAULT_GOAL := help
 
@@ -45,10 +48,10 @@ more: need-rust
 	@cargo xtask more $(LANES) $(if $(BUDGET_S),BUDGET_S=$(BUDGET_S))
 
 chaos-membership: need-rust
-	cargo build --package quorate
+	cargo build --workspace --bins
 	QUORATE_SEED_FIRST=$(or $(SEED),1) QUORATE_WALKS=$(or $(WALKS),200) QUORATE_WALK_STEPS=$(or $(STEPS),30) \
 	QUORATE_WALK_S=$(or $(TIME_S),200) QUORATE_WALKS_AT_ONCE=$(or $(AT_ONCE),2) \
-	cargo test --package robustness --test robustness walks::walks_keep -- --nocapture
+	cargo test --workspace --test robustness walks::walks_keep -- --nocapture
 
 bench: need-rust tools
 	cargo build --release --package quorate
@@ -65,7 +68,7 @@ images: need-rust
 ifeq ($(origin KUBECONFIG),command line)
 test-kube: need-rust need-go
 	@cargo xtask tools kube helm
-	@cargo build --package kubecluster --package kubectl-quorate
+	@cargo build --workspace --bins
 	@$(KUBE_CLUSTER) test --kubeconfig $(KUBECONFIG) $(if $(REGISTRY),--registry $(REGISTRY)) $(ARGS)
 else
 test-kube: kube-parts kube-images
@@ -83,7 +86,7 @@ KUBE_CLUSTER = $(or $(CARGO_TARGET_DIR),target)/debug/kube-cluster
 
 kube-parts: need-rust need-go
 	@cargo xtask tools etcd kube kubeload helm kube-node containerd coredns
-	@cargo build --package kubecluster --package kubectl-quorate
+	@cargo build --workspace --bins
 
 # The version to upgrade to is a second build of the same source; the first is built last, and stays.
 kube-images: need-rust
