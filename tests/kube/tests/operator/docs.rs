@@ -52,6 +52,8 @@ struct Reader {
 
 impl Reader {
     fn of(world: &'static World, word: &str) -> Self {
+        // The version that the page upgrades to: the same program under another name.
+        world.kubelet.add_image("quorate:0.2.0", testkit::quorate());
         let mut cluster = Cluster::planned(world, word);
         cluster.name = "orders".to_owned();
         let person = Person::of(world, &cluster.ns.name);
@@ -145,7 +147,7 @@ fn the_pages_commands_do_what_the_page_says() {
     let marked = all.iter().filter(|(_, _, run)| *run).count();
     let marks = PAGE.matches(RUN).count();
     assert!(
-        marked >= 6 && marked == marks,
+        marked >= 7 && marked == marks,
         "{marks} marks, {marked} blocks"
     );
     let ways_out = all.iter().filter(|(heading, ..)| *heading == RECOVER);
@@ -168,6 +170,10 @@ fn the_pages_commands_do_what_the_page_says() {
         match heading {
             "Replace a member" => assert!(
                 !said.contains("orders-1 ") && said.contains(&format!("orders-{next}")),
+                "{said}"
+            ),
+            "Upgrade and change options" if block.contains("0.2.0") => assert!(
+                said.matches(" 0.2.0 ").count() == 3 && !said.contains("0.1.0"),
                 "{said}"
             ),
             "Delete and adopt" => assert!(said.contains("data-orders-0"), "{said}"),
