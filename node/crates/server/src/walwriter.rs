@@ -5,7 +5,7 @@
 //! number. A failed write ends the member; nothing that was not synced was acknowledged.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -167,6 +167,9 @@ impl WalWriter {
             self.wal.sync()?;
             self.metrics.fsync_seconds.observe(began.elapsed());
         }
+        self.metrics
+            .written_bytes
+            .store(self.wal.written_bytes(), Ordering::Relaxed);
         Ok(number)
     }
 

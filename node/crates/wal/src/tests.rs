@@ -161,6 +161,18 @@ fn a_full_segment_is_cut_at_its_end_and_the_next_one_repeats_the_state() {
         .len()
         .unwrap();
     assert!((5000..6000).contains(&first), "cut at {first}");
+    let file_len = |name: &String| {
+        let file = disk.open(&dir().join(name), OpenMode::Read).unwrap();
+        file.len().unwrap()
+    };
+    let (full, total) = (
+        names[..3].iter().map(file_len).sum::<u64>(),
+        wal.written_bytes(),
+    );
+    assert!(
+        (full + 3000..full + 4096).contains(&total),
+        "{total} bytes, {full} of them in full segments"
+    );
     let snapshot = SnapshotRecord {
         index: 17,
         term: 3,

@@ -56,6 +56,8 @@ pub struct Wal {
     buffer: Vec<u8>,
     /// Where in the tail the buffer goes.
     written: u64,
+    /// Bytes that went to files since this log was made or opened.
+    total: u64,
     /// Up to where the tail is durable.
     synced: u64,
     /// Whether anything was written or buffered since the last sync.
@@ -134,6 +136,7 @@ impl Wal {
             next: None,
             prepared: 0,
             written: buffer.len() as u64,
+            total: buffer.len() as u64,
             synced: buffer.len() as u64,
             buffer: Vec::new(),
             unsynced: false,
@@ -174,6 +177,7 @@ impl Wal {
             prepared: 0,
             buffer: Vec::new(),
             written: tail.offset,
+            total: 0,
             synced: tail.offset,
             unsynced: false,
             crc: tail.crc,
@@ -203,6 +207,11 @@ impl Wal {
     /// The last hard state that was saved, also before this start.
     pub fn hard_state(&self) -> HardState {
         self.state
+    }
+
+    /// Bytes of records that went to files since this log was made or opened.
+    pub fn written_bytes(&self) -> u64 {
+        self.total
     }
 
     /// A reader of old entries, for other threads.
@@ -399,6 +408,7 @@ impl Wal {
         let result = self.tail().write_all_at(&self.buffer, self.written);
         self.done(result, "write")?;
         self.written += self.buffer.len() as u64;
+        self.total += self.buffer.len() as u64;
         self.index.lock().set_tail_len(self.written);
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
@@ -447,6 +457,7 @@ impl Wal {
 
         self.files.push_back((name, file));
         self.written = head.len() as u64;
+        self.total += self.written;
         self.synced = self.written;
         self.index.lock().add_segment(name, self.written);
         Ok(())

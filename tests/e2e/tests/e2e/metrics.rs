@@ -80,6 +80,7 @@ fn after_a_snapshot(kind: Kind) -> Option<Vec<String>> {
             "etcd_network_peer_round_trip_time_seconds_count",
             "etcd_network_disconnected_peers_total",
             "etcd_network_peer_sent_failures_total",
+            "etcd_disk_wal_write_bytes_total",
             "etcd_snap_db_fsync_duration_seconds_count",
             "etcd_snap_db_save_total_duration_seconds_count",
             "etcd_snap_fsync_duration_seconds_count",
