@@ -18,8 +18,8 @@
 #                   with KUBECONFIG=... and REGISTRY=... only those lives, on that Kubernetes, without those that
 #                   break nodes; ARGS="--keep" keeps the logs
 
-# Programs for tests are built for the whole workspace: a package alone is built with other features of the same
-# libraries, and so all of them once more.
+# What tests need is built for the whole workspace in one call: a package alone, or programs without tests, have other
+# features of the same libraries, and so all of them are compiled once more.
 
 .PHONY: help run test tools more chaos-membership bench bench-operator need-rust need-go
 .DEFAULT_GOAL := help
@@ -48,7 +48,7 @@ more: need-rust
 	@cargo xtask more $(LANES) $(if $(BUDGET_S),BUDGET_S=$(BUDGET_S))
 
 chaos-membership: need-rust
-	cargo build --workspace --bins
+	cargo build --workspace --all-targets
 	QUORATE_SEED_FIRST=$(or $(SEED),1) QUORATE_WALKS=$(or $(WALKS),200) QUORATE_WALK_STEPS=$(or $(STEPS),30) \
 	QUORATE_WALK_S=$(or $(TIME_S),200) QUORATE_WALKS_AT_ONCE=$(or $(AT_ONCE),2) \
 	cargo test --workspace --test robustness walks::walks_keep -- --nocapture
@@ -68,25 +68,25 @@ images: need-rust
 ifeq ($(origin KUBECONFIG),command line)
 test-kube: need-rust need-go
 	@cargo xtask tools kube helm
-	@cargo build --workspace --bins
+	@cargo build --package kubecluster --package kubectl-quorate
 	@$(KUBE_CLUSTER) test --kubeconfig $(KUBECONFIG) $(if $(REGISTRY),--registry $(REGISTRY)) $(ARGS)
 else
-test-kube: kube-parts kube-images
+test-kube: kube-tools kube-images
 	@cargo xtask more operator
 	@$(KUBE_CLUSTER) test --store ours $(ARGS)
 	@$(KUBE_CLUSTER) test --store etcd $(ARGS)
 	@$(KUBE_CLUSTER) ends --nodes 1
 endif
 
-run-kube: kube-parts
+run-kube: kube-tools
+	@cargo build --package kubecluster --package kubectl-quorate
 	@cargo xtask images quorate quorate-operator pause
 	@exec $(KUBE_CLUSTER) show $(ARGS)
 
 KUBE_CLUSTER = $(or $(CARGO_TARGET_DIR),target)/debug/kube-cluster
 
-kube-parts: need-rust need-go
+kube-tools: need-rust need-go
 	@cargo xtask tools etcd kube kubeload helm kube-node containerd coredns
-	@cargo build --workspace --bins
 
 # The version to upgrade to is a second build of the same source; the first is built last, and stays.
 kube-images: need-rust
