@@ -185,13 +185,14 @@ fn bounded(mut text: String) -> String {
     text
 }
 
+/// One that does not answer now counts with what it ran before: it comes back with that, or is made new.
 fn lowest_version(observed: &Observed) -> Option<String> {
     observed
         .members
         .iter()
         .filter_map(|member| match &member.asked {
             planner::Asked::Answered(answer) => Some(answer.version),
-            _ => None,
+            _ => member.last_version,
         })
         .min()
         .map(|version| version.to_string())

@@ -41,7 +41,7 @@ pub struct QuorateClusterStatus {
     #[schemars(length(max = 160))]
     pub cluster_token: Option<String>,
 
-    /// Lowest version that runs.
+    /// Lowest version of its members. One that does not answer counts with what it ran last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub version: Option<String>,
