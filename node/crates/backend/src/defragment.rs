@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::bucket::Bucket;
 use crate::committer::Committer;
 use crate::cow::{BucketChanges, Change};
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::key::Key;
 use crate::layer::Layer;
 use crate::meta::Meta;
@@ -299,12 +299,14 @@ impl Copy {
             ..self.tree.pages.clone()
         };
         let tree = Tree::load(pages, meta)?;
-        assert!(
-            tree.applied == old.applied,
-            "the copy holds entries up to {:?}, the file up to {:?}",
-            tree.applied,
-            old.applied
-        );
+        if tree.applied != old.applied {
+            // The file was damaged while it was read: the copy is not put in its place.
+            let what = format!(
+                "the copy holds entries up to {:?}, the file up to {:?}",
+                tree.applied, old.applied
+            );
+            return Err(old.pages.explain(Damage::new(old.meta.root, what)));
+        }
         self.tree = Arc::new(tree);
         Ok(())
     }

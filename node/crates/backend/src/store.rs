@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use seams::{Disk, DiskFile, Mapping};
 
 use crate::bucket::Bucket;
@@ -165,16 +166,20 @@ impl Store {
             })
             .collect();
         let staged = self.stage(base, &changes)?;
-        // On the second road: what was written reads back as what was meant.
-        for (key, number) in [
-            (CONSISTENT_INDEX_KEY, staged.tree.applied.index),
-            (TERM_KEY, staged.tree.applied.term),
+        // On the second road: what was written reads back as what was meant, and what was not is as it was. A page that
+        // was damaged under the running member would otherwise say how far the entries go.
+        let (was, is) = (base.applied, staged.tree.applied);
+        for (key, was, is) in [
+            (CONSISTENT_INDEX_KEY, was.index, is.index),
+            (TERM_KEY, was.term, is.term),
         ] {
-            if let Some(Some(meant)) = batch.get(Bucket::Meta, key)
-                && meant[..] != number.to_be_bytes()
-            {
+            let meant = match batch.get(Bucket::Meta, key) {
+                Some(Some(meant)) => meant,
+                _ => Bytes::copy_from_slice(&was.to_be_bytes()),
+            };
+            if meant[..] != is.to_be_bytes() {
                 let what = format!(
-                    "meta/{} reads back as {number}, written was {meant:?}",
+                    "meta/{} reads back as {is}, expected {meant:?}",
                     key.escape_ascii()
                 );
                 let error = staged

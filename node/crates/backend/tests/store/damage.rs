@@ -159,6 +159,45 @@ fn damage_is_an_error_and_never_a_panic() {
     );
 }
 
+/// How far the entries go is known; a page that says otherwise is damaged, whatever its checksum would say.
+#[test]
+fn an_index_that_was_damaged_under_a_running_member_is_not_believed() {
+    const NAME: &[u8] = b"consistent_index";
+    let disk = MemDisk::new();
+    let mut rng = SeededRng::new(12);
+    let mut store = Store::open(&disk, 4096, Model::new()).unwrap();
+    // A bucket that is too large to lie in the root page, which is read once.
+    store.put(Bucket::Meta, b"large", vec![1; 3000].into());
+    store.random_entry(&mut rng, true);
+    store.commit();
+    let index = store.backend.committed_index();
+    let mut bytes = file_bytes(&disk);
+    let mut places = 0;
+    for at in 0..bytes.len() - NAME.len() - 8 {
+        if bytes[at..].starts_with(NAME) {
+            bytes[at + NAME.len()] ^= 0x40;
+            places += 1;
+        }
+    }
+    assert!(places > 0, "the index is in the file");
+    let file = disk.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    store
+        .writer
+        .put(Bucket::Meta, b"another", Bytes::from_static(b"value"));
+    store.writer.end_local();
+    let error = store.committer.commit().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("meta/consistent_index reads back as "),
+        "{error}"
+    );
+    assert_eq!(store.backend.committed_index(), index);
+    let error = store.committer.defragment().unwrap_err();
+    assert!(error.to_string().contains("is damaged"), "{error}");
+}
+
 /// Reads and writes without caring for the results.
 fn use_everything(mut store: Store, rng: &mut SeededRng) {
     let view = store.backend.view();
