@@ -74,6 +74,22 @@ pub fn free_at(address: &str) -> u16 {
     panic!("somebody listens on each port of {FIRST} to 32767 at {address}");
 }
 
+/// The first of so many ports in a row that this process alone has, for a program that counts on from it.
+///
+/// # Panics
+/// If other test processes hold all blocks, or more than a block is wanted.
+pub fn row(count: u16) -> u16 {
+    let mut ours = OURS.lock().unwrap_or_else(|poison| poison.into_inner());
+    let before = ours.fresh.len();
+    assert!(
+        count <= BLOCK && ours.take_block(),
+        "no {count} ports in a row from {FIRST} to 32767: other test processes hold all blocks of {BLOCK}"
+    );
+    let end = before + usize::from(count);
+    let row: Vec<u16> = ours.fresh.drain(before..end).collect();
+    row[0]
+}
+
 impl Ours {
     /// Locks a block that nobody has; false if there is none.
     fn take_block(&mut self) -> bool {

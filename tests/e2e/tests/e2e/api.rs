@@ -41,20 +41,21 @@ fn start(kind: Kind) -> Option<Cluster> {
         }
     }
     cluster.start_all();
-    let member = &cluster.members[0];
-    eventually(
-        "the cluster's version",
-        std::time::Duration::from_secs(20),
-        || {
-            let version = http1(&member.endpoint(), "GET", "/version");
-            if version.contains(r#""storage":"3.7.0""#) {
-                Ok(())
-            } else {
-                Err(version)
-            }
-        },
-    );
+    until_version(&cluster.members[0].endpoint());
     Some(cluster)
+}
+
+/// Members agree on it some seconds after their start, and again after the end of a downgrade.
+fn until_version(endpoint: &str) {
+    let within = std::time::Duration::from_secs(20);
+    eventually("the cluster's version", within, || {
+        let version = http1(endpoint, "GET", "/version");
+        if version.contains(r#""etcdcluster":"3.7.0","storage":"3.7.0""#) {
+            Ok(())
+        } else {
+            Err(version)
+        }
+    });
 }
 
 #[test]
@@ -90,6 +91,9 @@ fn raw_requests_are_answered_alike() {
         }
     }
     complaints.extend(run_alone(&ours));
+    for endpoint in [&etcd, &ours] {
+        until_version(endpoint);
+    }
     complaints.extend(compare_http(&etcd, &ours));
     complaints.extend(compare_metrics(&etcd, &ours));
     assert!(

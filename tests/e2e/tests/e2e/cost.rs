@@ -38,7 +38,8 @@ fn measure(etcd: &std::path::Path) -> f64 {
         .args(["bench", "compare", "--quick", "--only=put", "--json"])
         .arg(format!("--etcd={}", etcd.display()))
         .arg(format!("--dir={}", dir.path().display()))
-        .arg(format!("--base-port={}", testkit::ports::free()))
+        // Three members, two ports each.
+        .arg(format!("--base-port={}", testkit::ports::row(6)))
         .output()
         .expect("our program starts");
     let text = String::from_utf8_lossy(&output.stdout);
