@@ -36,7 +36,7 @@ use crate::values::{DurationText, QuantityText};
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Voting members asked for"),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas", description = "Voting members that serve"),
     printcolumn(name = "May lose", type_ = "integer", json_path = ".status.quorum.tolerance", description = "Members that may be lost now without losing the quorum"),
-    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "Lowest version that runs"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version", description = "Lowest version of its members"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why it is ready, or why not"),
     printcolumn(name = "Operation", type_ = "string", json_path = ".status.operation.type", description = "The change in flight"),
     printcolumn(name = "Blocked", type_ = "string", json_path = ".status.blocked.reason", description = "Why the next step is refused", priority = 1),

@@ -57,6 +57,9 @@ fn main() -> ExitCode {
 }
 
 fn run(words: &[&str]) -> Result<()> {
+    if matches!(words, ["up" | "show" | "test" | "ends", ..]) {
+        parts::need_workspace()?;
+    }
     match words {
         ["up", rest @ ..] => outer::up(rest),
         ["show", rest @ ..] => show::show(rest),

@@ -13,11 +13,28 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// The root of the workspace: around this program, or around the folder that it was started in. It is asked for
 /// when it is needed and not put in at compile time: an image of this program is the same from any place.
 pub fn workspace() -> PathBuf {
+    found().unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// Charts, images and tools are taken from a clone, and folders of clusters go there.
+pub fn need_workspace() -> Result<()> {
+    ensure!(
+        found().is_some(),
+        "neither this program nor the folder it was started in is in a clone of quorate ({SIGN} is looked for); \
+         its charts, images and tools are wanted: start it in a clone"
+    );
+    Ok(())
+}
+
+/// What only a clone has.
+const SIGN: &str = "charts/quorate-operator";
+
+fn found() -> Option<PathBuf> {
     let homes = [std::env::current_exe().ok(), std::env::current_dir().ok()];
     let mut around = homes.iter().flatten().flat_map(|home| home.ancestors());
     around
-        .find(|folder| folder.join("charts/quorate-operator").is_dir())
-        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+        .find(|folder| folder.join(SIGN).is_dir())
+        .map(Path::to_path_buf)
 }
 
 /// The folder of the links that `cargo xtask tools` makes.
