@@ -11,6 +11,7 @@
 //! so are kept.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use api::etcdserverpb as pb;
 use crd::{Health, QuorateCluster, QuorateMember, RECOVER_FROM_ANNOTATION};
@@ -36,6 +37,10 @@ const LEARNERS_MAX: u32 = 2;
 /// hears of: a living kubelet needs a second or two.
 const GONE_AFTER_MS: u64 = 15_000;
 
+/// A kubelet waits five minutes at most until it starts a container that has ended once more; half a minute for the
+/// start.
+const BACKOFF_MAX_MS: u64 = 330_000;
+
 /// Numbers of members that are compared with a peer URL, from the newest down. A stranger's URL is compared
 /// with all of them in every pass.
 const NUMBERS_MAX: u64 = 1000;
@@ -55,15 +60,59 @@ pub struct Memory {
 pub struct Times {
     /// all its answers were good
     pub good_ms: Option<u64>,
-    /// it answered, and not well
+    /// it has answered, and not well; short silences are counted in
     pub bad_ms: Option<u64>,
-    /// it did not answer
+    /// it has not answered
     pub silent_ms: Option<u64>,
+}
+
+impl Times {
+    /// From one look to the next. A member that crashes again and again answers for a moment each time: that it
+    /// answers, and not well, does not begin its failure anew. After a long silence it does: its node is back, and
+    /// it has the time of any other to catch up.
+    fn next(self, now_ms: u64, looks: Looks) -> Self {
+        match looks {
+            Looks::Good => Self {
+                good_ms: Some(self.good_ms.unwrap_or(now_ms)),
+                ..Self::default()
+            },
+            Looks::Silent => Self {
+                good_ms: None,
+                bad_ms: self.bad_ms,
+                silent_ms: Some(self.silent_ms.unwrap_or(now_ms)),
+            },
+            Looks::Bad => {
+                let back = self
+                    .silent_ms
+                    .is_some_and(|since| now_ms.saturating_sub(since) > BACKOFF_MAX_MS);
+                let before = self.bad_ms.or(self.silent_ms).filter(|_| !back);
+                Self {
+                    bad_ms: Some(before.unwrap_or(now_ms)),
+                    ..Self::default()
+                }
+            }
+        }
+    }
+
+    /// Since when it has not been well, while it does not answer.
+    fn failed_ms(self) -> Option<u64> {
+        self.bad_ms.or(self.silent_ms)
+    }
+}
+
+/// How a member is in one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    Good,
+    Bad,
+    Silent,
 }
 
 /// What members said in one pass.
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
+    /// when they were asked
+    pub at: Option<Instant>,
     /// by name
     pub said: BTreeMap<String, Said>,
     /// the membership, with a quorum behind it
@@ -74,6 +123,13 @@ pub struct Heard {
     pub committed: u64,
     /// the revision up to which the store is known to be compacted
     pub compacted: i64,
+}
+
+impl Heard {
+    /// Whether it was said longer ago.
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        self.at.is_none_or(|at| at.elapsed() > age)
+    }
 }
 
 /// Where a member is reached.
@@ -101,6 +157,7 @@ pub fn peer_url(
 
 /// Asks all members that have an object.
 pub async fn listen(members: &Members, template: &HostTemplate, seen: &Seen) -> Heard {
+    let at = Instant::now();
     let urls: Vec<(String, String)> = seen
         .members
         .iter()
@@ -162,6 +219,7 @@ pub async fn listen(members: &Members, template: &HostTemplate, seen: &Seen) -> 
         }
     }
     Heard {
+        at: Some(at),
         said,
         roll,
         leader_url,
@@ -332,27 +390,13 @@ fn remember(
                     .map(ms),
             }
         });
-        let new = match heard.said.get(&name) {
-            None => Times {
-                silent_ms: Some(old.silent_ms.unwrap_or(now_ms)),
-                ..Times::default()
-            },
-            Some(said) => {
-                let ours = latched.is_none_or(|latched| latched.0 == cluster_id(said));
-                if said.served && ours {
-                    Times {
-                        good_ms: Some(old.good_ms.unwrap_or(now_ms)),
-                        ..Times::default()
-                    }
-                } else {
-                    Times {
-                        bad_ms: Some(old.bad_ms.unwrap_or(now_ms)),
-                        ..Times::default()
-                    }
-                }
-            }
+        let ours = |said: &Said| latched.is_none_or(|latched| latched.0 == cluster_id(said));
+        let looks = match heard.said.get(&name) {
+            None => Looks::Silent,
+            Some(said) if said.served && ours(said) => Looks::Good,
+            Some(_) => Looks::Bad,
         };
-        times.insert(name, new);
+        times.insert(name, old.next(now_ms, looks));
     }
     memory.times = times;
 }
@@ -387,7 +431,9 @@ fn member_object(
         peer_url: peer_url(template, &seen.cluster, member),
         seed: member.spec.bootstrap,
         revision: manifests::revision(&member.spec.template),
-        deletion_asked: member.metadata.deletion_timestamp.is_some(),
+        // Members of a cluster that is to go are marked by the garbage collector, which asks for nothing.
+        deletion_asked: member.metadata.deletion_timestamp.is_some()
+            && seen.cluster.metadata.deletion_timestamp.is_none(),
         last_role: status.and_then(|status| match status.role {
             crd::Role::Leader | crd::Role::Voter => Some(Role::Voter),
             crd::Role::Learner => Some(Role::Learner),
@@ -412,6 +458,7 @@ fn asked(said: Option<&Said>, times: Times, version: Version, now_ms: u64) -> As
     let Some(said) = said else {
         return Asked::Silent {
             since_ms: times.silent_ms.unwrap_or(now_ms),
+            failed_since_ms: times.failed_ms().unwrap_or(now_ms),
         };
     };
     let status = &said.status;
@@ -785,6 +832,40 @@ mod tests {
         // 1,800,000,000 s after 1970 is 08:00:00 of this day.
         assert!(!silent("False", "False", Some("2027-01-15T07:59:50Z")));
         assert!(silent("False", "False", Some("2027-01-15T07:59:40Z")));
+    }
+
+    #[test]
+    fn a_member_that_answers_now_and_then_has_failed_since_the_first_time() {
+        let after = |looks: &[(u64, Looks)]| {
+            looks.iter().fold(Times::default(), |times, (at, looks)| {
+                times.next(*at, *looks)
+            })
+        };
+        use Looks::{Bad, Good, Silent};
+        // It ends again and again, and is started after ever longer waits.
+        let crashing = [
+            (10, Silent),
+            (40_010, Bad),
+            (41_000, Silent),
+            (300_000, Silent),
+        ];
+        assert_eq!(after(&crashing).failed_ms(), Some(10));
+        let crashing = [&crashing[..], &[(341_000, Bad)]].concat();
+        assert_eq!(after(&crashing).bad_ms, Some(10));
+        // A node that was away for ten minutes.
+        let back = [
+            (10, Silent),
+            (600_000, Silent),
+            (600_010, Bad),
+            (600_020, Bad),
+        ];
+        assert_eq!(after(&back).bad_ms, Some(600_010));
+        // One good answer ends all of it.
+        assert_eq!(
+            after(&[(10, Bad), (20, Good), (30, Silent)]).failed_ms(),
+            Some(30)
+        );
+        assert_eq!(after(&[(10, Good), (20, Good)]).good_ms, Some(10));
     }
 
     #[test]

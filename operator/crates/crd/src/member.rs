@@ -180,7 +180,8 @@ pub struct QuorateMemberStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub good_since: Option<Time>,
 
-    /// Since when it answers, and not well. Nothing when the last answer was good, or when there was none.
+    /// Since when it answers, and not well; silences of up to five and a half minutes are counted in. Nothing when the
+    /// last answer was good, or when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_since: Option<Time>,
 

@@ -125,7 +125,9 @@ impl Judge<'_> {
     /// In doubt for longer than a moment.
     fn long_in_doubt(&self, object: &MemberObject, member: &LiveMember) -> bool {
         let since = match &object.asked {
-            Asked::Silent { since_ms } => Some(*since_ms),
+            Asked::Silent {
+                failed_since_ms, ..
+            } => Some(*failed_since_ms),
             Asked::Answered(answer) => answer.bad_since_ms,
             Asked::Unknown => None,
         };

@@ -101,7 +101,7 @@ impl<'a> Facts<'a> {
         }
         match &object.asked {
             Asked::Unknown => doubt(Doubt::Unknown),
-            Asked::Silent { since_ms } => doubt(Doubt::NotHeardFor(Duration::from_millis(
+            Asked::Silent { since_ms, .. } => doubt(Doubt::NotHeardFor(Duration::from_millis(
                 self.since(*since_ms),
             ))),
             Asked::Answered(answer) => match answer.good_since_ms {
@@ -244,7 +244,9 @@ impl<'a> Facts<'a> {
     pub fn in_doubt_ms(&self, object: &MemberObject) -> Option<u64> {
         match &object.asked {
             Asked::Unknown => None,
-            Asked::Silent { since_ms } => Some(self.since(*since_ms)),
+            Asked::Silent {
+                failed_since_ms, ..
+            } => Some(self.since(*failed_since_ms)),
             Asked::Answered(answer) => answer.bad_since_ms.map(|since| self.since(since)),
         }
     }

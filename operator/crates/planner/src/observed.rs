@@ -332,6 +332,8 @@ pub enum Asked {
     Silent {
         /// The first time in a row.
         since_ms: u64,
+        /// Since when it has not been well: before it fell silent it may have answered, and not well.
+        failed_since_ms: u64,
     },
     /// It answered.
     Answered(Answer),

@@ -154,6 +154,14 @@ fn url(number: u64) -> String {
     format!("http://x-{number}:2380")
 }
 
+/// A member that fell silent while all was well.
+fn silent_since(at: u64) -> Asked {
+    Asked::Silent {
+        since_ms: at,
+        failed_since_ms: at,
+    }
+}
+
 pub fn id(number: u64) -> MemberId {
     MemberId(0xa0 + number)
 }
@@ -440,10 +448,8 @@ impl World {
             pod,
             volume,
             asked: match member.sees {
-                _ if self.cut_off => Asked::Silent { since_ms: self.now },
-                Sees::Silent => Asked::Silent {
-                    since_ms: member.since,
-                },
+                _ if self.cut_off => silent_since(self.now),
+                Sees::Silent => silent_since(member.since),
                 good_or_bad => Asked::Answered(Answer {
                     id: id(number),
                     cluster_id: self.cluster_id,
