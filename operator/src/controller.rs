@@ -32,7 +32,7 @@ use planner::{Live, Observed, Plan, RecoveryRefused, WaitingOn};
 use serde_json::json;
 
 use crate::caches::{Caches, Triggers, infallible};
-use crate::execute::{self, Done, Hands, set_finalizer};
+use crate::execute::{self, Done, Hands, Taken, set_finalizer};
 use crate::flags::{ACT, Flags};
 use crate::http::Door;
 use crate::lease::Leadership;
@@ -51,6 +51,12 @@ const WAITING: Duration = Duration::from_secs(1);
 
 /// When there is nothing to do. Members are asked, the API server is not.
 const AT_REST: Duration = Duration::from_secs(15);
+
+/// What members said is asked again when a look at the API server took longer.
+const HEARD_AGAIN_AFTER: Duration = Duration::from_secs(2);
+
+/// Nothing is taken away by what members said longer ago.
+const HEARD_MAX: Duration = Duration::from_secs(5);
 
 /// Whether a volume still has a node is asked again after this, while its Pod finds none.
 const NODES_AFTER: Duration = Duration::from_secs(10);
@@ -82,6 +88,9 @@ pub enum Error {
     /// a plan that breaks a law: a fault of ours
     #[error("the plan was not done, it breaks a law: {0}")]
     Law(planner::Violation),
+    /// an object of the name that ours should have
+    #[error("{0}")]
+    Taken(Taken),
     /// an act
     #[error(transparent)]
     Act(#[from] execute::Error),
@@ -260,7 +269,10 @@ impl Pass<'_> {
         let template = &self.context.settings.member_host;
         let mut heard = observe::listen(&self.context.members, template, &seen).await;
         self.look_for_nodes(&mut seen, &heard, NODES_AFTER).await;
-        let (mut seen, mut observed, mut plan) = self.plan(seen, &heard)?;
+        let (mut observed, mut plan) = match self.plan(&seen, &heard) {
+            Ok(planned) => planned,
+            Err(error) => return self.stop(&seen, error).await,
+        };
         if plan.action.is_some() {
             let look = async {
                 Seen::fresh(&self.context.client, &self.key)
@@ -271,21 +283,50 @@ impl Pass<'_> {
                 return Ok(Action::await_change());
             };
             // The caches may not know a member yet that the objects have.
-            if fresh.members.len() != seen.members.len() {
+            if fresh.members.len() != seen.members.len() || heard.is_older_than(HEARD_AGAIN_AFTER) {
                 heard = observe::listen(&self.context.members, template, &fresh).await;
             }
             self.look_for_nodes(&mut fresh, &heard, Duration::ZERO)
                 .await;
-            (seen, observed, plan) = self.plan(fresh, &heard)?;
+            seen = fresh;
+            (observed, plan) = match self.plan(&seen, &heard) {
+                Ok(planned) => planned,
+                Err(error) => return self.stop(&seen, error).await,
+            };
         }
-        if !deleted && !seen.cluster.spec.paused {
-            within(
-                "applying the services",
-                self.ensure_services(&seen, &observed),
-            )
-            .await?;
+        // While a deletion is held members serve on, and need their names.
+        let stays = !deleted || seen.cluster.spec.deletion_protection;
+        let services = if stays && !seen.cluster.spec.paused {
+            let ensure = self.ensure_services(&seen, &observed);
+            within("applying the services", ensure).await
+        } else {
+            Ok(())
+        };
+        self.answer_and_act(&seen, &heard, &observed, &plan, services)
+            .await
+    }
+
+    /// Nothing can be planned. The status keeps what was known, and says why.
+    async fn stop(&self, seen: &Seen, error: Error) -> Result<Action, Error> {
+        let old = seen.cluster.status.clone().unwrap_or_default();
+        let new = status::stopped(&seen.cluster, &Refused::of(&error), now_ms());
+        match within(
+            "writing the status",
+            self.write_status(seen, &old, &new, false),
+        )
+        .await
+        {
+            Ok(Some(_)) => {
+                for news in status::news(&old, &new, None) {
+                    self.publish(seen, news).await;
+                }
+            }
+            Ok(None) => {}
+            Err(unwritten) => {
+                tracing::warn!(cluster = %self.key, error = %unwritten, "why nothing is done cannot be written");
+            }
         }
-        self.answer_and_act(&seen, &heard, &observed, &plan).await
+        Err(error)
     }
 
     /// The first thing that a cluster gets: a hold on its deletion, before there is anything to clean up.
@@ -327,16 +368,15 @@ impl Pass<'_> {
         self.context.kept(&self.key, |kept| kept.nodes = new);
     }
 
-    fn plan(&self, seen: Seen, heard: &Heard) -> Result<(Seen, Observed, Plan), Error> {
-        let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+    fn plan(&self, seen: &Seen, heard: &Heard) -> Result<(Observed, Plan), Error> {
         let template = &self.context.settings.member_host;
         let observed = self.context.kept(&self.key, |kept| {
-            observe::observed(&seen, heard, &mut kept.memory, template, now_ms)
+            observe::observed(seen, heard, &mut kept.memory, template, now_ms())
         })?;
         let policy = observe::policy(&seen.cluster);
         let plan = planner::plan(&observed, &policy);
         planner::check(&observed, &policy, &plan).map_err(Error::Law)?;
-        Ok((seen, observed, plan))
+        Ok((observed, plan))
     }
 
     async fn answer_and_act(
@@ -345,20 +385,28 @@ impl Pass<'_> {
         heard: &Heard,
         observed: &Observed,
         plan: &Plan,
+        services: Result<(), Error>,
     ) -> Result<Action, Error> {
         let context = self.context;
         let template = &context.settings.member_host;
-        let refused = context.kept(&self.key, |kept| kept.refused.clone());
+        let refused = match &services {
+            Ok(()) => context.kept(&self.key, |kept| kept.refused.clone()),
+            Err(error) => Some(Refused::of(error)),
+        };
         let old = seen.cluster.status.clone().unwrap_or_default();
         let mut new = status::cluster_status(seen, observed, plan, refused.as_ref(), template);
-        let recorded = plan.action.as_ref().is_some_and(|action| {
-            records::write(
-                &mut new,
-                action,
-                |revision| execute::template_of(seen, revision),
-                observed.now_ms,
-            )
-        });
+        // Members that have no names would not find each other. With names that are only not as they should be, what
+        // is due is done.
+        let stopped = services.err().filter(|_| !self.has_services(seen));
+        let recorded = stopped.is_none()
+            && plan.action.as_ref().is_some_and(|action| {
+                records::write(
+                    &mut new,
+                    action,
+                    |revision| execute::template_of(seen, revision),
+                    observed.now_ms,
+                )
+            });
         if recorded && !context.leadership.may_act() {
             return Err(Error::NotLeading);
         }
@@ -371,15 +419,19 @@ impl Pass<'_> {
             &seen.cluster.name_any(),
             status::gauges(&new, plan),
         );
-        for news in status::news(&old, &new, plan) {
+        for news in status::news(&old, &new, Some(plan)) {
             self.publish(seen, news).await;
         }
         if order_is_spent(seen, &old, plan) {
             self.forget_order(seen, &version).await;
         }
-        let next = self
-            .act_next(seen, heard, observed, plan, recorded.then_some(&version))
-            .await;
+        let next = match stopped {
+            Some(error) => Err(error),
+            None => {
+                let recorded = recorded.then_some(&version);
+                self.act_next(seen, heard, observed, plan, recorded).await
+            }
+        };
         // After the act: whoever ends here has at least done that.
         let write = self.write_member_statuses(seen, observed, plan);
         within("writing the members' statuses", write).await?;
@@ -432,6 +484,10 @@ impl Pass<'_> {
             members: &context.members,
             settings: &context.settings,
         };
+        if takes_away(action) && heard.is_older_than(HEARD_MAX) {
+            tracing::info!(cluster = %self.key, act = %action, "put off: members were asked too long ago");
+            return Ok(Action::requeue(SOON));
+        }
         tracing::info!(cluster = %self.key, act = %action, "acting");
         let work = execute::execute(hands, seen, heard, observed, action);
         // The two that take longer do no harm: whoever does them, and however often, the store is the same.
@@ -462,11 +518,7 @@ impl Pass<'_> {
                 Ok(Action::requeue(SOON))
             }
             Err(error) => {
-                let refused = Refused {
-                    reason: status::REFUSED,
-                    message: error.to_string(),
-                };
-                context.kept(&self.key, |kept| kept.refused = Some(refused));
+                context.kept(&self.key, |kept| kept.refused = Some(Refused::of(&error)));
                 Err(error)
             }
         }
@@ -582,23 +634,54 @@ impl Pass<'_> {
         }
         let without_quorum =
             observed.recorded.cluster_id.is_some() && matches!(observed.live, Live::Unknown);
-        let api = self.api::<Service>();
         let mut are = Vec::new();
         for (service, is) in services.iter().zip(now) {
             if without_quorum && is.is_some() {
                 are.push(is);
                 continue;
             }
-            let applied = execute::apply(&api, service)
-                .await
-                .map_err(api_error("apply a service"))?;
-            are.push(applied.resource_version());
+            are.push(self.apply_service(service).await?.resource_version());
         }
         if !without_quorum {
             self.context
                 .kept(&self.key, |kept| kept.services = Some((should, are)));
         }
         Ok(())
+    }
+
+    /// One of the same name that is not this cluster's is left alone.
+    async fn apply_service(&self, service: &Service) -> Result<Service, Error> {
+        let api = self.api::<Service>();
+        let there = api
+            .get_opt(&service.name_any())
+            .await
+            .map_err(api_error("read a service"))?;
+        let mut service = service.clone();
+        if let Some(there) = there {
+            if !execute::is_ours(&there, &service) {
+                return Err(Error::Taken(Taken::of(&there)));
+            }
+            service.metadata.uid = there.uid();
+        }
+        execute::apply(&api, &service)
+            .await
+            .map_err(api_error("apply a service"))
+    }
+
+    /// Whether the cache has both of the cluster's Services.
+    fn has_services(&self, seen: &Seen) -> bool {
+        let services = [
+            manifests::peer_service(&seen.cluster),
+            manifests::client_service(&seen.cluster),
+        ];
+        services.iter().all(|service| {
+            let there = self
+                .context
+                .caches
+                .services
+                .get(&ObjectRef::from_obj(service));
+            there.is_some_and(|there| execute::is_ours(there.as_ref(), service))
+        })
     }
 
     /// A recovery order that is done, or that came while there is a quorum, is taken away: it must not be followed
@@ -653,6 +736,21 @@ fn order_is_spent(seen: &Seen, status: &QuorateClusterStatus, plan: &Plan) -> bo
         .and_then(|recovery| recovery.order.as_ref());
     let not_lost = WaitingOn::RecoveryRefused(RecoveryRefused::NotLost);
     order.is_some() && (order == done || plan.waiting.contains(&not_lost))
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+/// What cannot be had back if it was decided on old news.
+fn takes_away(action: &planner::Action) -> bool {
+    matches!(
+        action,
+        planner::Action::DeletePod { .. }
+            | planner::Action::DeleteVolume { .. }
+            | planner::Action::DeleteMemberObject { .. }
+            | planner::Action::MemberRemove { .. }
+    )
 }
 
 /// Characters in an Event's note; the API server refuses longer ones.

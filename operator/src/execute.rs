@@ -3,7 +3,7 @@
 //! | act | fails when |
 //! |---|---|
 //! | a record in the cluster's status | the object has another resource version (records.rs, status.rs) |
-//! | create | there is one already: then it is there |
+//! | create | there is one already: ours is there, and what is of others is left alone |
 //! | change, delete | the object has another UID or resource version |
 //! | membership call | the membership has another digest |
 //!
@@ -19,6 +19,7 @@ use crd::{
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use manifests::{Begin, Settings};
@@ -61,6 +62,14 @@ pub enum Error {
         act: String,
         /// its answer
         source: members::Error,
+    },
+    /// an object of the name that ours should have
+    #[error("{act}: {taken}")]
+    Taken {
+        /// in words
+        act: String,
+        /// whose it is
+        taken: Taken,
     },
     /// a plan that names what is not there
     #[error("{act}: {missing}")]
@@ -288,10 +297,18 @@ impl Act<'_> {
             field_manager: Some(MANAGER.to_owned()),
             ..PostParams::default()
         };
-        match self.api::<K>().create(&params, object).await {
-            Ok(_) => Ok(Done::Yes),
-            Err(error) => self.answered(error),
+        let error = match self.api::<K>().create(&params, object).await {
+            Ok(_) => return Ok(Done::Yes),
+            Err(error) => error,
+        };
+        let there = matches!(&error, kube::Error::Api(status) if status.code == 409);
+        if there && let Some(taken) = taken(&self.api(), object).await {
+            return Err(Error::Taken {
+                act: self.action.to_string(),
+                taken,
+            });
         }
+        self.answered(error)
     }
 
     /// A merge patch; the UID in it must be the object's.
@@ -377,9 +394,16 @@ impl Act<'_> {
         {
             return Ok(Done::Stale);
         }
-        let patch =
-            json!({"metadata": {"uid": uid, "finalizers": others(member, MEMBER_FINALIZER)}});
-        self.patch::<QuorateMember>(name, &patch).await
+        // As it is now: a finalizer of somebody else may have come since.
+        let api = self.api::<QuorateMember>();
+        let released = match api.get(name).await {
+            Ok(now) if now.uid().as_deref() == Some(uid) => {
+                set_finalizer(&api, &now, MEMBER_FINALIZER, false).await
+            }
+            Ok(_) => return Ok(Done::Stale),
+            Err(error) => Err(error),
+        };
+        released.map_or_else(|error| self.answered(error), |()| Ok(Done::Yes))
     }
 
     async fn pod(
@@ -502,7 +526,65 @@ impl Act<'_> {
     }
 }
 
-/// Server-side apply of an object that is ours alone.
+/// An object that has the name of one of ours, and is not ours: it is neither changed nor removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// its kind
+    pub kind: String,
+    /// its name
+    pub name: String,
+    /// the object that controls it, if one does
+    pub owner: Option<String>,
+}
+
+impl Taken {
+    /// Of this one.
+    pub fn of<K: Resource<DynamicType = ()>>(there: &K) -> Self {
+        Self {
+            kind: K::kind(&()).into_owned(),
+            name: there.name_any(),
+            owner: controller(there).map(|owner| format!("{} {}", owner.kind, owner.name)),
+        }
+    }
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, name, owner } = self;
+        write!(f, "there is a {kind} {name} that is not this cluster's")?;
+        if let Some(owner) = owner {
+            write!(f, " (it belongs to {owner})")?;
+        }
+        f.write_str("; it is left as it is: remove it, or give the cluster another name")
+    }
+}
+
+/// Whether an object belongs to the same cluster as the one that was to be made, and to the same owner.
+pub fn is_ours<K: Resource>(there: &K, ours: &K) -> bool {
+    let cluster = |one: &K| {
+        let labels = one.meta().labels.as_ref()?;
+        labels.get(manifests::CLUSTER_LABEL).cloned()
+    };
+    let owner = |one: &K| controller(one).map(|owner| owner.uid.clone());
+    cluster(there) == cluster(ours) && owner(there) == owner(ours)
+}
+
+/// What has the name of the object that was to be made, where that is not ours; `None`: it is ours, it is gone by
+/// now, or it could not be read.
+pub async fn taken<K>(api: &Api<K>, ours: &K) -> Option<Taken>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let there = api.get(&ours.name_any()).await.ok()?;
+    (!is_ours(&there, ours)).then(|| Taken::of(&there))
+}
+
+fn controller<K: Resource>(object: &K) -> Option<&OwnerReference> {
+    let mut owners = object.meta().owner_references.iter().flatten();
+    owners.find(|owner| owner.controller == Some(true))
+}
+
+/// Server-side apply of an object that is ours alone; its UID says which.
 ///
 /// # Errors
 /// The API server's answer.
@@ -510,7 +592,9 @@ pub async fn apply<K>(api: &Api<K>, object: &K) -> Result<K, kube::Error>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
 {
-    let params = PatchParams::apply(MANAGER).force();
+    let mut params = PatchParams::apply(MANAGER);
+    // Without a UID it is to be made: what somebody else makes in this moment is not taken over.
+    params.force = object.uid().is_some();
     let name = object.name_any();
     let mut value = serde_json::to_value(object).map_err(kube::Error::SerdeError)?;
     value["apiVersion"] = json!(K::api_version(&()));

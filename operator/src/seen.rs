@@ -17,6 +17,12 @@ use crate::volumes::Nodes;
 /// One part of a look; `None`: it could not be read.
 pub type Part<T> = Option<T>;
 
+/// Whether the cluster with this UID controls it: one of the same name that somebody else made is not ours.
+fn is_of(budget: &PodDisruptionBudget, uid: Option<&str>) -> bool {
+    let mut owners = budget.owner_references().iter();
+    owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+}
+
 /// The objects of one cluster.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -38,6 +44,7 @@ impl Seen {
     /// As the caches have it; `None`: the cluster is gone.
     pub fn cached(caches: &Caches, key: &ObjectRef<QuorateCluster>) -> Option<Self> {
         let cluster = caches.clusters.get(key)?;
+        let uid = cluster.uid();
         let namespace = key.namespace.as_deref();
         let labelled = |meta: &kube::api::ObjectMeta| {
             meta.namespace.as_deref() == namespace
@@ -59,6 +66,7 @@ impl Seen {
                 matching(&caches.budgets, |budget| {
                     labelled(&budget.metadata)
                         && budget.metadata.name.as_deref() == Some(&budget_name(&key.name))
+                        && is_of(budget, uid.as_deref())
                 })
                 .pop(),
             ),
@@ -97,6 +105,7 @@ impl Seen {
         let unreadable = |what: &str, error: &kube::Error| {
             tracing::warn!(cluster = %key, what, %error, "could not be read");
         };
+        let uid = cluster.uid();
         Ok(Some(Self {
             cluster: Arc::new(cluster),
             members: members?
@@ -116,7 +125,11 @@ impl Seen {
             budget: budget
                 .inspect_err(|error| unreadable("disruption budget", error))
                 .ok()
-                .map(|budget| budget.map(Arc::new)),
+                .map(|budget| {
+                    budget
+                        .filter(|budget| is_of(budget, uid.as_deref()))
+                        .map(Arc::new)
+                }),
             nodes: BTreeMap::new(),
         }))
     }

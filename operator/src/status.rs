@@ -39,6 +39,16 @@ pub struct Refused {
     pub message: String,
 }
 
+impl Refused {
+    /// In the error's words.
+    pub fn of(error: &impl ToString) -> Self {
+        Self {
+            reason: REFUSED,
+            message: error.to_string(),
+        }
+    }
+}
+
 /// An Event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
@@ -112,7 +122,7 @@ pub fn cluster_status(
             member_summary(member, observed, old)
         })
         .collect();
-    new.waiting = waiting(plan, refused, &old, observed.now_ms);
+    new.waiting = waiting(Some(plan), refused, &old, observed.now_ms);
     let blocked = refused
         .map(|one| (one.reason, one.message.clone()))
         .or_else(|| {
@@ -141,16 +151,41 @@ pub fn cluster_status(
     new
 }
 
+/// The status while nothing can be planned: what was known stays, and it says why nothing is done.
+pub fn stopped(cluster: &QuorateCluster, refused: &Refused, now_ms: u64) -> QuorateClusterStatus {
+    let old = cluster.status.clone().unwrap_or_default();
+    let mut new = old.clone();
+    let generation = cluster.metadata.generation;
+    new.observed_generation = generation;
+    new.waiting = waiting(None, Some(refused), &old, now_ms);
+    new.blocked = new.waiting.first().map(|one| Blocked {
+        reason: one.reason.clone(),
+        message: one.message.clone(),
+        since: one.since.clone(),
+    });
+    let now = time(now_ms);
+    for (kind, holds) in [
+        (ConditionType::Ready, ConditionStatus::Unknown),
+        (ConditionType::Stalled, ConditionStatus::True),
+        (ConditionType::Reconciling, ConditionStatus::False),
+    ] {
+        let message = bounded(refused.message.clone());
+        let condition = crd::condition(kind, holds, Reason::Refused, &message, generation, &now);
+        set_condition(&mut new.conditions, condition);
+    }
+    new
+}
+
 /// All that is waited for, and what was refused; of what was there before, since when.
 fn waiting(
-    plan: &Plan,
+    plan: Option<&Plan>,
     refused: Option<&Refused>,
     old: &QuorateClusterStatus,
     now_ms: u64,
 ) -> Vec<Waiting> {
     let all = plan
-        .waiting
         .iter()
+        .flat_map(|plan| &plan.waiting)
         .map(|one| (one.reason(), one.about(), one.to_string()))
         .chain(refused.map(|one| (one.reason, None, one.message.clone())));
     let mut waiting: Vec<Waiting> = Vec::new();
@@ -497,15 +532,19 @@ pub fn same_but_numbers(old: &QuorateClusterStatus, new: &QuorateClusterStatus) 
 }
 
 /// What is new, for Events.
-pub fn news(old: &QuorateClusterStatus, new: &QuorateClusterStatus, plan: &Plan) -> Vec<News> {
+pub fn news(
+    old: &QuorateClusterStatus,
+    new: &QuorateClusterStatus,
+    plan: Option<&Plan>,
+) -> Vec<News> {
     let known: BTreeSet<(&str, Option<&str>)> = old
         .waiting
         .iter()
         .map(|one| (one.reason.as_str(), one.member.as_deref()))
         .collect();
     let serious: BTreeSet<&str> = plan
-        .waiting
         .iter()
+        .flat_map(|plan| &plan.waiting)
         .filter(|one| one.is_stalled() || one.is_blocked())
         .map(WaitingOn::reason)
         .chain([REFUSED])
@@ -531,9 +570,7 @@ pub fn news(old: &QuorateClusterStatus, new: &QuorateClusterStatus, plan: &Plan)
         .filter(|_| new.operation != old.operation)
     {
         let what = plan
-            .summary
-            .operation
-            .as_ref()
+            .and_then(|plan| plan.summary.operation.as_ref())
             .map(|operation| operation.kind.to_string())
             .unwrap_or_default();
         news.push(News {
@@ -731,10 +768,10 @@ mod tests {
         };
         let old = QuorateClusterStatus::default();
         let new = QuorateClusterStatus {
-            waiting: waiting(&plan, Some(&refused), &old, 0),
+            waiting: waiting(Some(&plan), Some(&refused), &old, 0),
             ..QuorateClusterStatus::default()
         };
-        let told: Vec<_> = news(&old, &new, &plan)
+        let told: Vec<_> = news(&old, &new, Some(&plan))
             .into_iter()
             .map(|one| (one.reason, one.kind))
             .collect();
@@ -748,7 +785,34 @@ mod tests {
                 warning("Refused"),
             ]
         );
-        assert_eq!(news(&new, &new, &plan), []);
+        assert_eq!(news(&new, &new, Some(&plan)), []);
+    }
+
+    #[test]
+    fn where_nothing_can_be_planned_the_status_says_why_and_keeps_what_was_known() {
+        let mut cluster = QuorateCluster::new(
+            "a",
+            serde_json::from_value(serde_json::json!({
+                "replicas": 3, "version": "0.1.0", "storage": {"size": "1Gi"},
+            }))
+            .expect("a spec"),
+        );
+        cluster.status = Some(QuorateClusterStatus {
+            leader: Some("a-1".to_owned()),
+            ..QuorateClusterStatus::default()
+        });
+        let refused = Refused::of(&"status.operation is not one of this operator's");
+        let new = stopped(&cluster, &refused, 1_000);
+        assert_eq!(new.leader.as_deref(), Some("a-1"));
+        let blocked = new.blocked.as_ref().map(|blocked| &*blocked.message);
+        assert_eq!(blocked, Some(&*refused.message));
+        assert!(crd::is_true(&new.conditions, ConditionType::Stalled));
+        let told = news(&cluster.status.clone().unwrap_or_default(), &new, None);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].kind, EventType::Warning);
+        // Said once.
+        cluster.status = Some(new.clone());
+        assert_eq!(stopped(&cluster, &refused, 60_000), new);
     }
 
     #[test]

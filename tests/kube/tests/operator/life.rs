@@ -324,7 +324,16 @@ fn a_protected_cluster_stays_and_a_deleted_one_can_be_adopted() {
     });
     let conditions = object["status"]["conditions"].to_string();
     assert!(conditions.contains("deletionProtection"), "{conditions}");
+    // It serves on: a name that goes is made again, and a member's mark asks for nothing.
+    cluster.kubectl(&["delete", "service", "q-peers"]);
+    cluster.kubectl(&["delete", "qm", "q-1", "--wait=false"]);
+    eventually("a Service that is back", STEP, || {
+        let services = names(&cluster.list("services"));
+        let back = services.iter().any(|name| name == "q-peers");
+        back.then_some(()).ok_or(format!("{services:?}"))
+    });
     assert_eq!(cluster.list("pods").len(), 3);
+    assert!(cluster.member_list().contains_key("q-1"));
     assert_eq!(
         cluster
             .etcdctl()

@@ -11,6 +11,7 @@ use crate::world::{World, whole, world};
 use crate::writer::Writer;
 
 mod damage;
+mod others;
 
 /// UID of a member's claim.
 fn claim_uid(cluster: &Cluster, member: &str) -> String {
