@@ -652,20 +652,30 @@ impl Pass<'_> {
     /// One of the same name that is not this cluster's is left alone.
     async fn apply_service(&self, service: &Service) -> Result<Service, Error> {
         let api = self.api::<Service>();
-        let there = api
-            .get_opt(&service.name_any())
-            .await
-            .map_err(api_error("read a service"))?;
+        // One without our label is in no cache.
+        let there = match self.cached_service(service) {
+            Some(cached) => Some(cached),
+            None => api
+                .get_opt(&service.name_any())
+                .await
+                .map_err(api_error("read a service"))?
+                .map(Arc::new),
+        };
         let mut service = service.clone();
         if let Some(there) = there {
-            if !execute::is_ours(&there, &service) {
-                return Err(Error::Taken(Taken::of(&there)));
+            if !execute::is_ours(there.as_ref(), &service) {
+                return Err(Error::Taken(Taken::of(there.as_ref())));
             }
             service.metadata.uid = there.uid();
         }
         execute::apply(&api, &service)
             .await
             .map_err(api_error("apply a service"))
+    }
+
+    fn cached_service(&self, service: &Service) -> Option<Arc<Service>> {
+        let key = ObjectRef::from_obj(service);
+        self.context.caches.services.get(&key)
     }
 
     /// Whether the cache has both of the cluster's Services.
@@ -675,12 +685,8 @@ impl Pass<'_> {
             manifests::client_service(&seen.cluster),
         ];
         services.iter().all(|service| {
-            let there = self
-                .context
-                .caches
-                .services
-                .get(&ObjectRef::from_obj(service));
-            there.is_some_and(|there| execute::is_ours(there.as_ref(), service))
+            self.cached_service(service)
+                .is_some_and(|there| execute::is_ours(there.as_ref(), service))
         })
     }
 
