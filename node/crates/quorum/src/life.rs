@@ -47,6 +47,8 @@ pub enum Doubt {
     NeverHeard,
     /// The last probe had no answer.
     ProbeUnanswered,
+    /// It answers, and is being stopped. Only who stops members knows this: the operator.
+    Leaving,
 }
 
 impl Life {
@@ -103,6 +105,7 @@ impl Display for Doubt {
             Doubt::NotHeardFor(age) => write!(f, "was last heard {age:.1?} ago"),
             Doubt::NeverHeard => f.write_str("was not heard in this term"),
             Doubt::ProbeUnanswered => f.write_str("did not answer the last probe"),
+            Doubt::Leaving => f.write_str("is on its way out"),
         }
     }
 }

@@ -82,7 +82,16 @@ impl Judge<'_> {
             .find(|m| m.peer_urls.contains(&object.peer_url))
     }
 
+    /// Others may count on it: it serves, and nobody has stopped it.
     fn well(&self, member: &LiveMember) -> bool {
+        let stopped = self.observed.members.iter().any(|o| {
+            member.peer_urls.contains(&o.peer_url)
+                && matches!(&o.pod, Pod::Present(pod) if pod.phase == PodPhase::Terminating)
+        });
+        !stopped && self.serves(member)
+    }
+
+    fn serves(&self, member: &LiveMember) -> bool {
         let Some(live) = self.live else {
             return false;
         };
@@ -295,9 +304,10 @@ impl Judge<'_> {
             (Action::MemberRemove { .. }, Some(leaver)) => {
                 law(voters > 1, "the last voter stays")?;
                 self.budget_covers(voters)?;
-                if self.well(leaver) {
+                if self.serves(leaver) {
+                    let others = well - usize::from(self.well(leaver));
                     law(
-                        well == voters,
+                        others == voters - 1,
                         "a healthy voter leaves only from among healthy ones",
                     )?;
                     law(

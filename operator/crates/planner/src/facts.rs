@@ -109,6 +109,10 @@ impl<'a> Facts<'a> {
                     let good_for = self.since(since_ms);
                     if good_for < self.policy.min_healthy_ms {
                         doubt(Doubt::ConnectedFor(Duration::from_millis(good_for)))
+                    } else if leaves(object) {
+                        // A drain or a person has stopped it. It answers to the last, and then
+                        // not: nobody else may be stopped in between.
+                        doubt(Doubt::Leaving)
                     } else {
                         Life::Healthy
                     }
@@ -234,9 +238,21 @@ impl<'a> Facts<'a> {
     }
 
     pub fn healthy(&self, object: &MemberObject) -> bool {
-        self.live_of(object)
-            .and_then(|member| self.view.member(member.id))
-            .is_some_and(|member| member.life == Life::Healthy)
+        self.life_of(object) == Some(Life::Healthy)
+    }
+
+    /// Healthy, but for a Pod that is on its way out: nothing speaks for replacing it, and it
+    /// leaves the membership as a healthy one does. Others do not count on it.
+    pub fn serves(&self, object: &MemberObject) -> bool {
+        matches!(
+            self.life_of(object),
+            Some(Life::Healthy | Life::InDoubt(Doubt::Leaving))
+        )
+    }
+
+    fn life_of(&self, object: &MemberObject) -> Option<Life> {
+        let member = self.live_of(object)?;
+        Some(self.view.member(member.id)?.life)
     }
 
     /// In doubt for so long; `None` when it is healthy, or about to count as healthy, or could
@@ -327,12 +343,12 @@ impl<'a> Facts<'a> {
             .unwrap_or(self.policy.operation_timeout_ms);
         let at_once = why == Replace::Corrupt || why == Replace::VolumeLost;
         let waited = self.in_doubt_ms(object) >= Some(patience);
-        (!self.healthy(object) && (at_once || waited)).then_some(why)
+        (!self.serves(object) && (at_once || waited)).then_some(why)
     }
 
     /// Whether a voter's replacement is due.
     pub fn due(&self, object: &MemberObject) -> Due {
-        if self.healthy(object) {
+        if self.serves(object) {
             return Due::No;
         }
         let Some(why) = self.evidence(object) else {
@@ -409,6 +425,11 @@ pub(crate) fn volume(object: &MemberObject) -> Option<&VolumeFacts> {
         Volume::Present(volume) => Some(volume),
         _ => None,
     }
+}
+
+/// Its Pod is on its way out: evicted, deleted by somebody, or by us.
+pub(crate) fn leaves(object: &MemberObject) -> bool {
+    pod(object).is_some_and(|pod| pod.phase == PodPhase::Terminating)
 }
 
 /// There is a disk, or one is on its way, on which a Pod can start.

@@ -322,8 +322,8 @@ pub enum RecoveryRefused {
         /// So many it takes.
         needed: usize,
     },
-    /// The API server calls enough voters' Pods ready, each of which has read with a quorum behind it: it is we
-    /// who do not reach them.
+    /// The API server calls enough voters' Pods ready, each of which has read with a quorum behind it, or knows
+    /// that they are not gone yet: it is we who do not reach them.
     PodsReady {
         /// So many.
         ready: usize,
@@ -735,8 +735,8 @@ impl Display for RecoveryRefused {
             ),
             RecoveryRefused::PodsReady { ready, needed } => write!(
                 f,
-                "the pods of {ready} voters are ready, {needed} are a quorum: they serve, and only \
-                 the operator does not reach them"
+                "the pods of {ready} voters are ready or on their way out, {needed} are a quorum: \
+                 they serve, and only the operator does not reach them"
             ),
             RecoveryRefused::NotLost => f.write_str("the quorum is not lost"),
         }

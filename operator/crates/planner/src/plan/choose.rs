@@ -3,10 +3,9 @@
 
 use quorum::Step;
 
-use crate::facts::{Due, broken, pod};
+use crate::facts::{Due, broken, leaves, pod};
 use crate::{
-    Action, MemberObject, OperationKind, PodPhase, Replace, Role, Target, Version, VersionRefused,
-    WaitingOn, Wish,
+    Action, MemberObject, OperationKind, Replace, Target, Version, VersionRefused, WaitingOn, Wish,
 };
 
 use super::{Next, Planner};
@@ -240,7 +239,7 @@ impl Planner<'_> {
         let Some(victim) = voters.first().copied() else {
             return Next::Idle;
         };
-        if !self.facts.healthy(victim) && !self.facts.dead(victim) {
+        if !self.facts.serves(victim) && !self.facts.dead(victim) {
             self.voter_in_doubt(victim, Wish::Shrink);
             return Next::Idle;
         }
@@ -268,9 +267,7 @@ impl Planner<'_> {
             .facts
             .voter_objects()
             .filter(|voter| self.facts.outdated(voter))
-            .filter(|voter| {
-                pod(voter).is_some_and(|pod| !pod.node_silent && pod.phase != PodPhase::Terminating)
-            })
+            .filter(|voter| !leaves(voter) && pod(voter).is_some_and(|pod| !pod.node_silent))
             .collect();
         outdated.sort_by_key(|voter| {
             (
@@ -301,19 +298,11 @@ impl Planner<'_> {
         self.begin_operation(OperationKind::RollMember { member }, 0, false)
     }
 
-    /// Nothing is left to do but to see that all are well. One that still answers and is on its
-    /// way out is not: its end comes with no other word than its silence.
+    /// Nothing is left to do but to see that all are well.
     fn until_healthy(&mut self) -> Next {
-        let members: Vec<_> = self
-            .facts
-            .objects
-            .iter()
-            .copied()
-            .filter(|object| self.facts.role(object) == Some(Role::Voter))
-            .collect();
-        for object in members {
-            let leaves = pod(object).is_some_and(|pod| pod.phase == PodPhase::Terminating);
-            if leaves || !self.facts.healthy(object) {
+        let voters: Vec<_> = self.facts.voter_objects().collect();
+        for object in voters {
+            if !self.facts.healthy(object) {
                 self.note_due(object);
                 self.wait_for(object);
             }

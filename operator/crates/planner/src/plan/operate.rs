@@ -3,7 +3,7 @@
 
 use quorum::Step;
 
-use crate::facts::{Due, broken, pod};
+use crate::facts::{Due, broken, leaves, pod};
 use crate::{
     Action, LiveMember, MemberObject, OperationKind, Outcome, Pod, Replace, Role, Start, Volume,
     WaitingOn, Why, Wish,
@@ -129,7 +129,7 @@ impl<'a> Planner<'a> {
             self.facts.operation().map(|operation| &operation.kind)
             && let Some(old) = self.facts.object(old)
             && self.facts.live_of(old).is_some()
-            && !self.facts.healthy(old)
+            && !self.facts.serves(old)
         {
             return Next::Idle;
         }
@@ -298,10 +298,10 @@ impl<'a> Planner<'a> {
         self.remove_voter(object, member)
     }
 
-    /// Dead: at once. Healthy: when every other voter is, and another one leads; a dead one goes
-    /// before it.
+    /// Dead: at once. Healthy, or on its way out anyway: when every other voter is healthy, and
+    /// another one leads; a dead one goes before it.
     fn remove_voter(&mut self, object: &MemberObject, member: &LiveMember) -> Next {
-        if !self.facts.healthy(object) {
+        if !self.facts.serves(object) {
             if !self.facts.dead(object) {
                 return self.wait_for(object);
             }
@@ -394,7 +394,7 @@ impl<'a> Planner<'a> {
         if self.facts.dead(object) {
             return self.remove_dead(object, member);
         }
-        if !self.facts.healthy(object) {
+        if !self.facts.serves(object) {
             return self.wait_for(object);
         }
         if why != Replace::Asked {
@@ -427,6 +427,13 @@ impl<'a> Planner<'a> {
                 self.finish(Outcome::Done)
             } else {
                 self.wait_for(object)
+            };
+        }
+        if leaves(object) {
+            // By us, or by somebody who came first: then one restart is enough for both.
+            return match self.renew_object(object) {
+                Next::Idle => self.wait_for(object),
+                act => act,
             };
         }
         let healthy = self.facts.healthy(object);

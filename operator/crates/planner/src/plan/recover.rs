@@ -112,7 +112,7 @@ impl Planner<'_> {
             return Some(RecoveryRefused::QuorumAnswers { answering, needed });
         }
         // Their kubelets ask them from beside; we may be the one that is cut off.
-        let ready = self.facts.last_voters().filter(|voter| is_ready(voter));
+        let ready = self.facts.last_voters().filter(|voter| may_serve(voter));
         let ready = ready.count();
         (ready >= needed).then_some(RecoveryRefused::PodsReady { ready, needed })
     }
@@ -461,7 +461,13 @@ impl Planner<'_> {
 }
 
 /// Its readiness probe, a read with a quorum behind it, says yes, and the node that says so is heard.
-fn is_ready(object: &MemberObject) -> bool {
-    pod(object)
-        .is_some_and(|pod| !pod.node_silent && pod.phase == PodPhase::Running { ready: true })
+/// One on its way out is not asked any more, and serves until it is gone.
+fn may_serve(object: &MemberObject) -> bool {
+    pod(object).is_some_and(|pod| {
+        let serves = matches!(
+            pod.phase,
+            PodPhase::Running { ready: true } | PodPhase::Terminating
+        );
+        !pod.node_silent && serves
+    })
 }

@@ -1,10 +1,12 @@
 //! The planner, searched: every state that a small world reaches when members crash, nodes fall
-//! silent and return, disks are lost, the operator reaches nobody for a while, and the user changes
+//! silent and return, disks are lost, somebody deletes a Pod (a drain, a person), the operator
+//! reaches nobody for a while, and the user changes
 //! her mind (another size, another revision, a pause, an order to recover, a member or the whole to
 //! go), while the planner acts on what it sees. (A restart of the operator changes nothing: a plan
 //! has no memory.)
 //!
-//! - P1: no act takes away a quorum that there was.
+//! - P1: no act takes away a quorum that there was; a voter that is on its way out is not counted
+//!   on, though it still answers.
 //! - P2: while a voter is in doubt, no membership act makes a crash fatal that was not.
 //! - The laws of `check` hold, and nothing in the world is harmed: no second cluster, no empty
 //!   disk under an old id, no data or object of a member deleted, no removed id back.
@@ -275,6 +277,9 @@ fn faults(world: &World, next: &mut Vec<(String, World, u8, u8)>) {
         if member.silent {
             continue;
         }
+        if member.pod.as_ref().map(|pod| pod.phase) == Some(Phase::Running) {
+            fault("has its pod deleted", &|world| world.delete_pod(*number));
+        }
         if member.pod.is_some() {
             fault("loses its pod", &|world| world.lose_pod(*number));
             fault("falls silent", &|world| world.silence_node(*number, true));
@@ -298,7 +303,9 @@ fn p2(before: &World, after: &World, action: &Action) -> Result<(), String> {
     // The act itself does not change how anybody looked.
     let looks_well = |number: &u64| {
         before.members.get(number).is_some_and(|member| {
-            member.sees == Sees::Good && before.now - member.since >= before.policy.min_healthy_ms
+            let leaves = member.pod.as_ref().map(|pod| pod.phase) == Some(Phase::Leaving);
+            let long = before.now - member.since >= before.policy.min_healthy_ms;
+            member.sees == Sees::Good && long && !leaves
         })
     };
     let healthy = |world: &World| -> Vec<u64> {
@@ -545,6 +552,21 @@ fn believes_silence(observed: &Observed, policy: &Policy) -> Plan {
     plan(&blind, policy)
 }
 
+/// Takes a Pod for well until it is gone.
+fn believes_to_the_last(observed: &Observed, policy: &Policy) -> Plan {
+    let mut late = observed.clone();
+    for member in &mut late.members {
+        if let Pod::Present(pod) = &mut member.pod
+            && pod.phase == PodPhase::Terminating
+            && !pod.node_silent
+            && matches!(member.asked, Asked::Answered(_))
+        {
+            pod.phase = PodPhase::Running { ready: true };
+        }
+    }
+    plan(&late, policy)
+}
+
 /// Takes whom it does not reach for down, whatever their nodes say.
 fn believes_itself(observed: &Observed, policy: &Policy) -> Plan {
     let mut proud = observed.clone();
@@ -585,6 +607,7 @@ fn a_broken_twin_is_caught_by_the_world() {
         ("names", believes_names as Planning),
         ("silence", believes_silence),
         ("itself", believes_itself),
+        ("to the last", believes_to_the_last),
     ] {
         let search = Search {
             planning: twin,
@@ -603,6 +626,7 @@ fn a_broken_twin_is_caught_by_the_check() {
         ("names", believes_names as Planning),
         ("silence", believes_silence),
         ("forgets", forgets),
+        ("to the last", believes_to_the_last),
         ("hasty", is_hasty),
     ] {
         let search = Search {

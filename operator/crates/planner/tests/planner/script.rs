@@ -315,6 +315,7 @@ impl Story {
                 )
                 .unwrap();
             }
+            "delete-pod" => world.delete_pod(who()),
             "damage" => world.damage_disk(who()),
             "terminate" | "end" => {
                 let pod = world.members.get_mut(&who()).and_then(|m| m.pod.as_mut());

@@ -94,6 +94,8 @@ pub enum Phase {
     Stuck(u8),
     Running,
     Crashing,
+    /// Somebody has deleted it, and its process answers as long as it is let.
+    Leaving,
     Terminating,
     Ended,
 }
@@ -271,7 +273,13 @@ impl World {
             && member
                 .pod
                 .as_ref()
-                .is_some_and(|pod| matches!(pod.phase, Phase::Running))
+                .is_some_and(|pod| matches!(pod.phase, Phase::Running | Phase::Leaving))
+    }
+
+    /// It is up, and nobody has stopped it.
+    fn stays_up(&self, number: u64) -> bool {
+        let pod = self.members.get(&number).and_then(|m| m.pod.as_ref());
+        self.up(number) && pod.is_some_and(|pod| pod.phase == Phase::Running)
     }
 
     fn voters(&self) -> impl Iterator<Item = u64> + '_ {
@@ -292,6 +300,12 @@ impl World {
 
     pub fn has_quorum(&self) -> bool {
         self.voter_count() > 0 && 2 * self.voters_up() > self.voter_count()
+    }
+
+    /// A quorum that is still there when those have stopped that were told to.
+    pub fn keeps_quorum(&self) -> bool {
+        let stay = self.voters().filter(|number| self.stays_up(*number));
+        2 * stay.count() > self.voter_count()
     }
 
     /// Voters that run, or will when they are started from their disks.
@@ -414,7 +428,7 @@ impl World {
                         ready: member.sees == Sees::Good,
                     },
                     Phase::Crashing => PodPhase::CrashLooping { restarts: 6 },
-                    Phase::Terminating => PodPhase::Terminating,
+                    Phase::Leaving | Phase::Terminating => PodPhase::Terminating,
                     Phase::Ended => PodPhase::Ended,
                 },
                 node_silent: member.silent && !member.unseen,
@@ -524,7 +538,7 @@ impl World {
 
     /// Does what the operator does. An error is a harm that nothing may do.
     pub fn act(&mut self, action: &Action) -> Result<(), String> {
-        let had_quorum = self.has_quorum();
+        let had_quorum = self.keeps_quorum();
         let result = self.do_it(action);
         self.look();
         result?;
@@ -541,7 +555,7 @@ impl World {
         let outage = self.policy.accept_outage
             && self.voter_count() <= 2
             && matches!(action, Action::DeletePod { .. });
-        if had_quorum && !self.has_quorum() && !stops_on_purpose && !outage {
+        if had_quorum && !self.keeps_quorum() && !stops_on_purpose && !outage {
             // A voter that died unseen is not the planner's fault, unless it knew of another.
             let unseen = self.members.values().any(|member| member.unseen);
             let knew = self.members.iter().any(|(number, member)| {
@@ -629,10 +643,7 @@ impl World {
                 }
             }
             Action::DeletePod { name, .. } => {
-                let member = self.member(name);
-                if let Some(pod) = &mut member.pod {
-                    pod.phase = Phase::Terminating;
-                }
+                self.delete_pod(number(name));
             }
             Action::DeleteVolume { name, .. } => {
                 if self.config.contains_key(&number(name)) && !self.wanted.deletion_asked {
@@ -692,10 +703,8 @@ impl World {
                     let number = number(name);
                     self.config.remove(&number).ok_or("removes nobody")?;
                     // Its process ends: its id never comes back.
-                    if let Some(pod) = &mut self.member(name).pod
-                        && pod.phase == Phase::Running
-                    {
-                        pod.phase = Phase::Crashing;
+                    if let Some(pod) = &mut self.member(name).pod {
+                        pod.end();
                     }
                 }
             }
@@ -783,7 +792,7 @@ impl World {
         }
         let pod = member.pod.as_ref();
         match pod.map(|pod| pod.phase) {
-            Some(Phase::Terminating) => return Some(Progress::Gone),
+            Some(Phase::Leaving | Phase::Terminating) => return Some(Progress::Gone),
             Some(Phase::Pending | Phase::Stuck(_) | Phase::Crashing) => {
                 let becomes = self.becomes(number);
                 if Some(becomes) != pod.map(|pod| pod.phase) {
@@ -938,10 +947,24 @@ impl World {
         self.look();
     }
 
-    /// The eviction API: it asks the disruption budget, which counts ready Pods by their label.
+    /// A Pod is deleted, by whomever: its process goes on for a grace period.
+    pub fn delete_pod(&mut self, number: u64) {
+        if let Some(member) = self.members.get_mut(&number)
+            && let Some(pod) = &mut member.pod
+        {
+            pod.phase = match pod.phase {
+                Phase::Running | Phase::Leaving if !member.silent => Phase::Leaving,
+                _ => Phase::Terminating,
+            };
+        }
+        self.look();
+    }
+
+    /// The eviction API: it asks the disruption budget, which counts ready Pods by their label,
+    /// without those that are on their way out.
     pub fn evict(&mut self, number: u64) -> bool {
         let counted = |world: &World, number: u64| {
-            world.up(number)
+            world.stays_up(number)
                 && world.members[&number]
                     .pod
                     .as_ref()
@@ -954,7 +977,7 @@ impl World {
         if left < must_stay {
             return false;
         }
-        self.lose_pod(number);
+        self.delete_pod(number);
         true
     }
 
@@ -979,10 +1002,8 @@ impl World {
             if let Some(disk) = &mut member.volume {
                 disk.damaged = true;
             }
-            if let Some(pod) = &mut member.pod
-                && pod.phase == Phase::Running
-            {
-                pod.phase = Phase::Crashing;
+            if let Some(pod) = &mut member.pod {
+                pod.end();
             }
         }
         self.look();
@@ -1104,6 +1125,7 @@ impl World {
                 Some(Phase::Stuck(_)) => '?',
                 Some(Phase::Running) => 'R',
                 Some(Phase::Crashing) => '!',
+                Some(Phase::Leaving) => 'T',
                 Some(Phase::Terminating) => 't',
                 Some(Phase::Ended) => 'e',
             };
@@ -1163,6 +1185,17 @@ pub enum Progress {
     Starts,
     /// A learner has the log.
     CatchesUp,
+}
+
+impl PodOf {
+    /// Its process ends by itself.
+    fn end(&mut self) {
+        self.phase = match self.phase {
+            Phase::Running => Phase::Crashing,
+            Phase::Leaving => Phase::Terminating,
+            as_it_is => as_it_is,
+        };
+    }
 }
 
 impl Member {
