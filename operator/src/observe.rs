@@ -324,6 +324,7 @@ pub fn observed(
                 }
             }
         },
+        remedies_failed: Vec::new(),
     })
 }
 

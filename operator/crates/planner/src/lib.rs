@@ -56,9 +56,9 @@ mod waiting;
 pub use action::{Action, Operation, OperationKind, Outcome, Replace, Why};
 pub use check::{Violation, check};
 pub use observed::{
-    Alarm, AlarmKind, Answer, Asked, Budget, ClusterId, KeptVolume, Live, LiveMember, MemberObject,
-    Membership, Observed, Pending, Pod, PodFacts, PodPhase, Recorded, RecoverOrder, Retention,
-    Start, Target, Version, Volume, VolumeFacts, VolumePhase, Wanted,
+    Alarm, AlarmKind, Answer, Asked, Budget, ClusterId, FailedRemedy, KeptVolume, Live, LiveMember,
+    MemberObject, Membership, Observed, Pending, Pod, PodFacts, PodPhase, Recorded, RecoverOrder,
+    Remedy, Retention, Start, Target, Version, Volume, VolumeFacts, VolumePhase, Wanted,
 };
 pub use plan::{Plan, plan};
 pub use policy::Policy;

@@ -26,6 +26,9 @@ pub struct Observed {
     pub live: Live,
     /// The PodDisruptionBudget.
     pub budget: Budget,
+    /// What was tried for a full database and failed, at most a few minutes ago. Whoever has
+    /// forgotten it tries once more.
+    pub remedies_failed: Vec<FailedRemedy>,
 }
 
 /// What the user wants.
@@ -435,6 +438,24 @@ pub enum AlarmKind {
     NoSpace,
     /// The data differs from that of the others.
     Corrupt,
+}
+
+/// An act for a full database that was refused, or that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedRemedy {
+    /// Which.
+    pub remedy: Remedy,
+    /// When, the last time.
+    pub at_ms: u64,
+}
+
+/// What is tried for a full database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Remedy {
+    /// To compact the store.
+    Compact,
+    /// To defragment this member's database.
+    Defragment(MemberId),
 }
 
 /// The PodDisruptionBudget.

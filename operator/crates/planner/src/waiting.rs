@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter, Result};
 
 use quorum::{MemberId, Verdict};
 
-use crate::{ClusterId, Pending, Replace, Version};
+use crate::{ClusterId, Pending, Remedy, Replace, Version};
 
 /// What a plan waits for, or what it refuses. Each stands in status, and is an Event once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +211,15 @@ pub enum WaitingOn {
         /// The quota.
         quota: u64,
     },
+    /// An act for a full database was refused, or has failed. The rest goes on meanwhile.
+    RemedyFailed {
+        /// What.
+        remedy: Remedy,
+        /// Whose database, where it is one member's.
+        member: Option<String>,
+        /// Tried again in so long.
+        in_ms: u64,
+    },
     /// An alarm is raised.
     AlarmRaised {
         /// The member.
@@ -379,6 +388,7 @@ impl WaitingOn {
             WaitingOn::LeaderMustMove { .. } => "LeaderMustMove",
             WaitingOn::SurvivorNotReady { .. } => "SurvivorNotReady",
             WaitingOn::QuotaExhausted { .. } => "QuotaExhausted",
+            WaitingOn::RemedyFailed { .. } => "Refused",
             WaitingOn::AlarmRaised { .. } => "AlarmRaised",
             WaitingOn::OperationOverdue { .. } => "OperationOverdue",
             WaitingOn::AdoptionIncomplete { .. } => "AdoptionIncomplete",
@@ -404,7 +414,8 @@ impl WaitingOn {
             | WaitingOn::LeaderMustMove { member }
             | WaitingOn::QuotaExhausted { member, .. }
             | WaitingOn::AlarmRaised { member, .. } => Some(member),
-            WaitingOn::ClusterIdMismatch { member, .. } => member.as_deref(),
+            WaitingOn::ClusterIdMismatch { member, .. }
+            | WaitingOn::RemedyFailed { member, .. } => member.as_deref(),
             WaitingOn::SurvivorNotReady { survivor } => Some(survivor),
             _ => None,
         }
@@ -664,6 +675,22 @@ impl Display for WaitingOn {
                 "{member} has {in_use} bytes in use of a quota of {quota}: delete keys, or raise \
                  the quota"
             ),
+            WaitingOn::RemedyFailed {
+                remedy,
+                member,
+                in_ms,
+            } => {
+                match (remedy, member) {
+                    (Remedy::Compact, _) => f.write_str("the store could not be compacted")?,
+                    (Remedy::Defragment(_), Some(member)) => {
+                        write!(f, "{member} could not be defragmented")?;
+                    }
+                    (Remedy::Defragment(id), None) => {
+                        write!(f, "{id} could not be defragmented")?;
+                    }
+                }
+                write!(f, ": tried again in {}", Span(*in_ms))
+            }
             WaitingOn::AlarmRaised { member, kind } => {
                 let kind = match kind {
                     crate::AlarmKind::NoSpace => "NOSPACE",

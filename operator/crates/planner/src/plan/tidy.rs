@@ -3,14 +3,18 @@
 
 use crate::facts::{answer, pod, volume};
 use crate::{
-    Action, AlarmKind, OperationKind, Part, Pod, PodPhase, Retention, Role, Volume, VolumePhase,
-    WaitingOn, Why,
+    Action, AlarmKind, OperationKind, Part, Pod, PodPhase, Remedy, Retention, Role, Volume,
+    VolumePhase, WaitingOn, Why,
 };
 
 use super::{Next, Planner};
 
 /// A database is as good as full at nine tenths of its quota: below that an alarm is disarmed.
 const FULL_TENTHS: u64 = 9;
+
+/// A remedy that has failed is not tried again for so long. In between, the plan comes to what
+/// stands behind it: a dead voter is replaced also while a volume is too full to defragment on.
+const REMEDY_AGAIN_MS: u64 = 60_000;
 
 impl Planner<'_> {
     /// The cluster is to go: no membership call, since nobody is left to keep a quorum for.
@@ -159,12 +163,13 @@ impl Planner<'_> {
     }
 
     /// NOSPACE: compact, defragment (the leader last), disarm. CORRUPT is `replace`'s, but for
-    /// the alarm of a member that is gone.
+    /// the alarm of a member that is gone; and it comes first, since no member compacts under it.
     pub(super) fn alarms(&mut self) -> Next {
         let Some(live) = self.facts.live else {
             return Next::Idle;
         };
         let mut no_space = None;
+        let mut corrupt = false;
         for alarm in &live.alarms {
             let known = live.members.iter().any(|member| member.id == alarm.member);
             if !known {
@@ -177,13 +182,14 @@ impl Planner<'_> {
                 member: self.facts.name_of(alarm.member),
                 kind: alarm.kind,
             });
-            if alarm.kind == AlarmKind::NoSpace {
-                no_space = no_space.or(Some(alarm.member));
+            match alarm.kind {
+                AlarmKind::NoSpace => no_space = no_space.or(Some(alarm.member)),
+                AlarmKind::Corrupt => corrupt = true,
             }
         }
         match no_space {
-            Some(member) => self.make_space(member),
-            None => Next::Idle,
+            Some(member) if !corrupt => self.make_space(member),
+            _ => Next::Idle,
         }
     }
 
@@ -207,7 +213,8 @@ impl Planner<'_> {
                 kind: AlarmKind::NoSpace,
             });
         }
-        if live.compacted_revision < live.store_revision {
+        let compacted = live.compacted_revision >= live.store_revision;
+        if !compacted && !self.has_failed(Remedy::Compact, None) {
             return Next::Act(Action::Compact {
                 revision: live.store_revision,
             });
@@ -217,6 +224,10 @@ impl Planner<'_> {
         for (object, answer) in &full {
             if is_full(answer.db_in_use) {
                 others_hold = true;
+                // Before it is compacted nobody knows how much of it is live.
+                if !compacted {
+                    continue;
+                }
                 self.note(WaitingOn::QuotaExhausted {
                     member: object.name.clone(),
                     in_use: answer.db_in_use,
@@ -229,14 +240,35 @@ impl Planner<'_> {
             if self.facts.leads(object) && wait {
                 continue;
             }
+            let name = object.name.clone();
+            if self.has_failed(Remedy::Defragment(answer.id), Some(&name)) {
+                others_hold = true;
+                continue;
+            }
             // A member goes on serving while it is rewritten, and the alarm has stopped all
             // writes: it is not put off for a voter in doubt.
             return Next::Act(Action::Defragment {
-                name: object.name.clone(),
+                name,
                 id: answer.id,
             });
         }
         Next::Idle
+    }
+
+    /// It failed a moment ago; then that is noted.
+    fn has_failed(&mut self, remedy: Remedy, member: Option<&String>) -> bool {
+        let failed = self.facts.observed.remedies_failed.iter();
+        let those = failed.filter(|failed| failed.remedy == remedy);
+        let age = those.map(|failed| self.facts.since(failed.at_ms)).min();
+        let Some(in_ms) = age.and_then(|age| REMEDY_AGAIN_MS.checked_sub(age)) else {
+            return false;
+        };
+        self.note(WaitingOn::RemedyFailed {
+            remedy,
+            member: member.cloned(),
+            in_ms,
+        });
+        true
     }
 
     /// The leader is the last one: another may turn out to be full when it has applied as much, or answers again. For

@@ -6,11 +6,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use planner::{
-    Action, AlarmKind, ClusterId, MemberId, Pending, Plan, RecoverOrder, Retention, Role, Version,
-    WaitingOn, check, plan,
+    Action, AlarmKind, ClusterId, MemberId, Pending, Plan, RecoverOrder, Remedy, Retention, Role,
+    Version, WaitingOn, check, plan,
 };
 
-use crate::world::{Disk, DiskPhase, HOUR, Kept, MINUTE, Phase, World, name, number};
+use crate::world::{Disk, DiskPhase, HOUR, Kept, MINUTE, Phase, World, id, name, number};
 
 /// Time passes in steps of this while there is nothing to do.
 const STEP_MS: u64 = 5000;
@@ -337,6 +337,18 @@ impl Story {
             }
             "no-space" => {
                 world.alarms.insert((who(), AlarmKind::NoSpace));
+            }
+            "fails" | "succeeds" => {
+                let remedy = match first {
+                    "compact" => Remedy::Compact,
+                    "defragment" => Remedy::Defragment(id(number(words[1]))),
+                    other => panic!("{place}: {other}"),
+                };
+                if command == "fails" {
+                    world.remedies_fail.insert(remedy);
+                } else {
+                    world.remedies_fail.remove(&remedy);
+                }
             }
             "size" => {
                 let member = world.members.get_mut(&who()).unwrap();

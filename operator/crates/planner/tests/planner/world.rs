@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use planner::{
-    Action, Alarm, AlarmKind, Answer, Asked, Budget, ClusterId, KeptVolume, Live, LiveMember,
-    MemberId, MemberObject, Membership, Observed, OperationKind, Pending, Pod, PodFacts, PodPhase,
-    Policy, Recorded, Retention, Role, Start, Version, Volume, VolumeFacts, VolumePhase, Wanted,
+    Action, Alarm, AlarmKind, Answer, Asked, Budget, ClusterId, FailedRemedy, KeptVolume, Live,
+    LiveMember, MemberId, MemberObject, Membership, Observed, OperationKind, Pending, Pod,
+    PodFacts, PodPhase, Policy, Recorded, Remedy, Retention, Role, Start, Version, Volume,
+    VolumeFacts, VolumePhase, Wanted,
 };
 
 pub const MINUTE: u64 = 60_000;
@@ -48,6 +49,10 @@ pub struct World {
     pub unreadable: BTreeSet<u64>,
     /// Nobody may look whether a volume's node is there.
     pub nodes_unread: bool,
+    /// What members refuse, or cannot do.
+    pub remedies_fail: BTreeSet<Remedy>,
+    /// When they last did.
+    pub remedies_failed: BTreeMap<Remedy, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -210,6 +215,8 @@ impl World {
             gone: false,
             unreadable: BTreeSet::new(),
             nodes_unread: false,
+            remedies_fail: BTreeSet::new(),
+            remedies_failed: BTreeMap::new(),
         }
     }
 
@@ -401,6 +408,14 @@ impl World {
                 .collect(),
             live: self.live(),
             budget: self.budget.map_or(Budget::Absent, Budget::Present),
+            remedies_failed: self
+                .remedies_failed
+                .iter()
+                .map(|(remedy, at_ms)| FailedRemedy {
+                    remedy: *remedy,
+                    at_ms: *at_ms,
+                })
+                .collect(),
         }
     }
 
@@ -709,6 +724,8 @@ impl World {
                 }
             }
             Action::MoveLeader { to, .. } => self.leader = Some(to.0 - 0xa0),
+            Action::Compact { .. } if self.fails(Remedy::Compact) => {}
+            Action::Defragment { id, .. } if self.fails(Remedy::Defragment(*id)) => {}
             Action::Compact { revision } => {
                 self.compacted = *revision;
                 for member in self.members.values_mut() {
@@ -731,6 +748,21 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// It is refused, or does not come to its end; whoever tried remembers it.
+    fn fails(&mut self, remedy: Remedy) -> bool {
+        let corrupt = self
+            .alarms
+            .iter()
+            .any(|(_, kind)| *kind == AlarmKind::Corrupt);
+        let fails = self.remedies_fail.contains(&remedy) || remedy == Remedy::Compact && corrupt;
+        if fails {
+            self.remedies_failed.insert(remedy, self.now);
+        } else {
+            self.remedies_failed.remove(&remedy);
+        }
+        fails
     }
 
     fn make_pod(
