@@ -346,10 +346,15 @@ impl<'a> Facts<'a> {
         (!self.serves(object) && (at_once || waited)).then_some(why)
     }
 
-    /// Whether a voter's replacement is due.
+    /// Whether a voter's replacement is due. Of a dead one that a person asks for it is, whatever
+    /// the policy, and however many were replaced.
     pub fn due(&self, object: &MemberObject) -> Due {
         if self.serves(object) {
             return Due::No;
+        }
+        if object.deletion_asked && self.dead(object) {
+            let why = Replace::Asked;
+            return Due::Now { why };
         }
         let Some(why) = self.evidence(object) else {
             return Due::No;

@@ -144,7 +144,7 @@ impl<'a> Planner<'a> {
                     new: new.clone(),
                     why,
                 };
-                return self.begin_operation(kind, 0, true);
+                return self.begin_operation(kind, 0, why != Replace::Asked);
             }
         }
         Next::Idle
@@ -423,11 +423,11 @@ impl<'a> Planner<'a> {
             return self.finish(Outcome::Preempted);
         }
         if !self.facts.outdated(object) {
-            return if self.facts.healthy(object) {
-                self.finish(Outcome::Done)
-            } else {
-                self.wait_for(object)
-            };
+            if self.facts.healthy(object) {
+                return self.finish(Outcome::Done);
+            }
+            self.note_due(object);
+            return self.wait_for(object);
         }
         if leaves(object) {
             // By us, or by somebody who came first: then one restart is enough for both.
