@@ -358,7 +358,7 @@ pub struct Answer {
     pub leader: Option<MemberId>,
     /// Its term.
     pub term: u64,
-    /// The last index of its log.
+    /// Its commit index: its log goes at least as far.
     pub raft_index: u64,
     /// The last index that it has applied.
     pub applied_index: u64,

@@ -298,9 +298,9 @@ pub enum Broken {
 pub struct Survivor {
     /// Its name.
     pub member: String,
-    /// The term of its log, as far as it says.
+    /// Its term; 0 when it does not answer and has its volume. That of its last entry is not told.
     pub term: u64,
-    /// The last index of its log; `None` when it does not answer and has its volume.
+    /// Its commit index, which is all that Status tells of its log; `None` when it does not answer.
     pub raft_index: Option<u64>,
 }
 

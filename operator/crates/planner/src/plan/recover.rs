@@ -433,7 +433,9 @@ impl Planner<'_> {
         Next::Wait
     }
 
-    /// Members with a disk, those with the longest log first.
+    /// Members with a disk: those with the highest term first, and of those the ones with the
+    /// longest log, as the plugin and docs/operations.md say. Who was cut off in an older term
+    /// has missed what the others have decided since.
     fn survivors(&self) -> Vec<Survivor> {
         let with_disk = self
             .facts
@@ -455,7 +457,7 @@ impl Planner<'_> {
                 }
             })
             .collect();
-        survivors.sort_by_key(|survivor| std::cmp::Reverse(survivor.raft_index));
+        survivors.sort_by_key(|survivor| std::cmp::Reverse((survivor.term, survivor.raft_index)));
         survivors
     }
 }

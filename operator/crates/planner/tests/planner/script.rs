@@ -331,6 +331,7 @@ impl Story {
                 world.leader = Some(who());
                 world.look();
             }
+            "term" => world.members.get_mut(&who()).unwrap().term = words[1].parse().unwrap(),
             "behind" => world.members.get_mut(&who()).unwrap().caught_up = false,
             "corrupt" => {
                 world.alarms.insert((who(), AlarmKind::Corrupt));
