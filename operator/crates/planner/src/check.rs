@@ -478,6 +478,16 @@ impl Judge<'_> {
                 law(
                     members.iter().all(|m| m.last_role.is_none()),
                     "a cluster that had members does not begin again",
+                )?;
+                // Its status may be lost, and what its members were.
+                law(
+                    others().count() == 0,
+                    "a cluster does not begin beside other members",
+                )?;
+                let kept = &self.observed.kept_volumes;
+                law(
+                    kept.iter().all(|volume| volume.number < object.number),
+                    "a cluster does not begin beside volumes that are younger",
                 )
             }
             Start::Existing => Ok(()),

@@ -1,8 +1,8 @@
 //! Before the first quorum: the first member alone, or the kept volumes of a deleted cluster.
 
-use crate::facts::{answer, broken, has_usable_volume, pod, volume};
+use crate::facts::{answer, broken, has_usable_volume, pod};
 use crate::{
-    Action, Answer, MemberObject, OperationKind, Part, Pod, PodPhase, Role, Start, Volume,
+    Action, Answer, MemberObject, OperationKind, Outcome, Part, Pod, PodPhase, Role, Start, Volume,
     VolumePhase, WaitingOn, Why,
 };
 
@@ -39,7 +39,13 @@ impl Planner<'_> {
         }
         match self.facts.operation().map(|operation| &operation.kind) {
             Some(OperationKind::Adopt) => self.adopt(),
-            Some(OperationKind::Bootstrap { member }) => self.first_member(member),
+            Some(OperationKind::Bootstrap { member }) => {
+                if self.is_alone(number_in(member).unwrap_or_default()) {
+                    self.first_member(member)
+                } else {
+                    self.finish(Outcome::NotWanted)
+                }
+            }
             _ => self.begin_somehow(),
         }
     }
@@ -55,10 +61,23 @@ impl Planner<'_> {
         Next::Wait
     }
 
+    /// Nothing is there of a cluster that this number would have begun: no other member's object,
+    /// and no volume of its own number or a later one. Lower numbers are those of a cluster that
+    /// was deleted before.
+    fn is_alone(&self, number: u64) -> bool {
+        let mut objects = self.facts.objects.iter();
+        let mut kept = self.facts.observed.kept_volumes.iter();
+        objects.all(|object| object.number == number) && kept.all(|kept| kept.number < number)
+    }
+
+    /// A status can be lost, as by a restore without it. Then the objects and volumes of other
+    /// members tell that the cluster has begun, and its first member does not begin it again.
     fn begin_somehow(&mut self) -> Next {
         let observed = self.facts.observed;
         let mut kept = observed.kept_volumes.iter();
-        if let Some(seed) = self.facts.objects.iter().find(|object| object.seed) {
+        if let Some(seed) = self.facts.objects.iter().find(|object| object.seed)
+            && self.is_alone(seed.number)
+        {
             let member = seed.name.clone();
             return self.begin_operation(OperationKind::Bootstrap { member }, 0, false);
         }
@@ -127,14 +146,20 @@ impl Planner<'_> {
         }
     }
 
-    /// Member objects for the kept volumes, a Pod on each; the rest is the quorum's.
+    /// Member objects for the kept volumes, a Pod on each; the rest is the quorum's. Without
+    /// being told to, only volumes that are younger than a member that is there.
     fn adopt(&mut self) -> Next {
-        let kept = &self.facts.observed.kept_volumes;
-        if let Some(volume) = kept.iter().find(|volume| !volume.released) {
+        let observed = self.facts.observed;
+        let oldest = self.facts.objects.first().map(|object| object.number);
+        let mut kept = observed.kept_volumes.iter().filter(|volume| {
+            !volume.released
+                && (observed.wanted.adopt || oldest.is_none_or(|oldest| volume.number > oldest))
+        });
+        if let Some(volume) = kept.next() {
             return self.ensure_object(&volume.member, volume.number, false);
         }
         for object in self.facts.objects.clone() {
-            if volume(object).is_some() {
+            if has_usable_volume(object) {
                 match self.prepare(object) {
                     Next::Idle => {}
                     next => return next,

@@ -70,6 +70,44 @@ fn a_voter_that_still_answers_and_is_on_its_way_out_makes_the_cluster_not_ready(
     assert_eq!(told, ["PodTerminating"]);
 }
 
+/// As the last line before a disk that is not there begins an empty cluster.
+#[test]
+fn the_check_knows_that_a_cluster_does_not_begin_beside_members_and_volumes() {
+    let first_pod = |world: &World| {
+        let observed = world.observe();
+        let mut plan = plan(&observed, &world.policy);
+        plan.action = Some(Action::EnsurePod {
+            name: name(0),
+            revision: "r1".to_owned(),
+            start: planner::Start::New,
+            membership: None,
+        });
+        check(&observed, &world.policy, &plan)
+    };
+    let mut world = World::settled(2);
+    for number in 0..2 {
+        world.lose_pod(number);
+    }
+    forget_statuses(&mut world);
+    let violation = first_pod(&world).unwrap_err();
+    assert_eq!(
+        violation.law,
+        "a cluster does not begin beside other members"
+    );
+    let other = world.members.remove(&1);
+    first_pod(&world).unwrap();
+    let kept = Kept {
+        released: false,
+        written: other.is_some(),
+    };
+    world.kept.insert(1, kept);
+    let violation = first_pod(&world).unwrap_err();
+    assert_eq!(
+        violation.law,
+        "a cluster does not begin beside volumes that are younger"
+    );
+}
+
 /// `<!-- steps: scale/from_three_to_five -->` in docs/operations.md stands before a block that
 /// shows what that story tells.
 #[test]
@@ -410,6 +448,7 @@ impl Story {
                     ..planner::Recorded::default()
                 };
             }
+            "forget-statuses" => forget_statuses(world),
             "learners-max" => world.learners_max = first.parse().unwrap(),
             "recover" => {
                 world.wanted.recover = Some(RecoverOrder {
@@ -602,6 +641,15 @@ fn in_words(action: &Action) -> String {
             format!("move the leader from {from} to {to}")
         }
         _ => action.to_string(),
+    }
+}
+
+/// Objects are restored without what the operator had written into them.
+fn forget_statuses(world: &mut World) {
+    world.recorded = planner::Recorded::default();
+    for member in world.members.values_mut() {
+        member.last_role = None;
+        member.last_version = None;
     }
 }
 
