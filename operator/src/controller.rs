@@ -518,7 +518,10 @@ impl Pass<'_> {
                 Ok(Action::requeue(SOON))
             }
             Err(error) => {
-                context.kept(&self.key, |kept| kept.refused = Some(Refused::of(&error)));
+                context.kept(&self.key, |kept| {
+                    kept.refused = Some(Refused::of(&error));
+                    kept.memory.failed(action, observed);
+                });
                 Err(error)
             }
         }

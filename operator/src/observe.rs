@@ -20,9 +20,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
 use manifests::{Host, HostTemplate};
 use planner::{
-    Alarm, AlarmKind, Answer, Asked, Budget, ClusterId, KeptVolume, Live, LiveMember, MemberId,
-    MemberObject, Membership, Observed, Pending, PodFacts, PodPhase, RecoverOrder, Role, Start,
-    Version, VolumeFacts, VolumePhase, Wanted,
+    Action, Alarm, AlarmKind, Answer, Asked, Budget, ClusterId, FailedRemedy, KeptVolume, Live,
+    LiveMember, MemberId, MemberObject, Membership, Observed, Pending, PodFacts, PodPhase,
+    RecoverOrder, Remedy, Role, Start, Version, VolumeFacts, VolumePhase, Wanted,
 };
 
 use crate::members::{Members, Roll, Said};
@@ -45,6 +45,9 @@ const BACKOFF_MAX_MS: u64 = 330_000;
 /// with all of them in every pass.
 const NUMBERS_MAX: u64 = 1000;
 
+/// Longer than the planner waits until it tries a failed remedy again.
+const REMEDIES_KEPT_MS: u64 = 600_000;
+
 /// The store's own quota when no option sets another, 2 GiB.
 const QUOTA: u64 = 2 << 30;
 
@@ -53,6 +56,25 @@ const QUOTA: u64 = 2 << 30;
 pub struct Memory {
     /// by member
     pub times: BTreeMap<String, Times>,
+    /// when what was tried for a full database has failed
+    pub remedies_failed: Vec<FailedRemedy>,
+}
+
+impl Memory {
+    /// An act has failed. Of other acts than remedies that is not kept: they are simply due again.
+    pub fn failed(&mut self, action: &Action, observed: &Observed) {
+        let remedy = match action {
+            Action::Compact { .. } => Remedy::Compact,
+            Action::Defragment { id, .. } => Remedy::Defragment(*id),
+            _ => return,
+        };
+        self.remedies_failed
+            .retain(|failed| failed.remedy != remedy);
+        self.remedies_failed.push(FailedRemedy {
+            remedy,
+            at_ms: observed.now_ms,
+        });
+    }
 }
 
 /// Since when a member has been so.
@@ -275,6 +297,9 @@ pub fn observed(
     let cluster = &seen.cluster;
     let recorded = records::recorded(&cluster.status.clone().unwrap_or_default())?;
     remember(memory, seen, heard, recorded.cluster_id, now_ms);
+    memory
+        .remedies_failed
+        .retain(|failed| now_ms.saturating_sub(failed.at_ms) < REMEDIES_KEPT_MS);
     let members = seen
         .members
         .iter()
@@ -324,7 +349,7 @@ pub fn observed(
                 }
             }
         },
-        remedies_failed: Vec::new(),
+        remedies_failed: memory.remedies_failed.clone(),
     })
 }
 
