@@ -1,4 +1,8 @@
 //! Who owns what, for the garbage collector.
+//!
+//! No reference sets `blockOwnerDeletion`: the finalizers hold an owner for as long as it is needed, and where the
+//! admission plugin `OwnerReferencesPermissionEnforcement` is on (OpenShift) it would take a right on
+//! `*/finalizers`.
 
 use crd::{QuorateCluster, QuorateMember};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

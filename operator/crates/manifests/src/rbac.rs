@@ -1,7 +1,10 @@
 //! The rights of the operator, in one table. The chart's roles are made of it (`cargo xtask crds`), and the
 //! tests run the operator with them and nothing more.
 //!
-//! Whoever makes the operator do something new adds its verb here, with the reason.
+//! Whoever makes the operator do something new adds its verb here, with the reason. `get` stands wherever `list`
+//! does: it reads nothing more. `update` stands only where whole objects are replaced; server-side apply and merge
+//! patches are `patch`, and the apply of an object that is not there is `create` too. No owner reference of ours
+//! blocks its owner's deletion (see owner.rs), so nobody asks for `update` on `*/finalizers`.
 
 use std::fmt::Write as _;
 
@@ -38,7 +41,7 @@ pub const GRANTS: &[Grant] = &[
         scope: Scope::Watched,
         group: "quorate.dev",
         resources: &["quorateclusters"],
-        verbs: &["get", "list", "watch", "update", "patch"],
+        verbs: &["get", "list", "watch", "patch"],
         why: "read what is asked for; add and remove the finalizer, remove a recovery order that is done",
     },
     Grant {
@@ -48,38 +51,34 @@ pub const GRANTS: &[Grant] = &[
         verbs: &[
             "get", "list", "watch", "create", "update", "patch", "delete",
         ],
-        why: "one object per member",
+        why: "one object per member; replace its template, remove its finalizer",
     },
     Grant {
         scope: Scope::Watched,
         group: "quorate.dev",
         resources: &["quorateclusters/status", "quoratemembers/status"],
-        verbs: &["get", "update", "patch"],
+        verbs: &["update"],
         why: "answer",
     },
     Grant {
         scope: Scope::Watched,
-        group: "quorate.dev",
-        resources: &["quorateclusters/finalizers", "quoratemembers/finalizers"],
-        verbs: &["update"],
-        why: "own objects whose deletion the owner waits for",
+        group: "",
+        resources: &["pods", "persistentvolumeclaims"],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
+        why: "what members are made of; say who votes, release the volume of a member that left",
     },
     Grant {
         scope: Scope::Watched,
         group: "",
-        resources: &["pods", "persistentvolumeclaims", "services"],
-        verbs: &[
-            "get", "list", "watch", "create", "update", "patch", "delete",
-        ],
-        why: "what members are made of",
+        resources: &["services"],
+        verbs: &["get", "list", "watch", "create", "patch"],
+        why: "give members their names, and clients a way in",
     },
     Grant {
         scope: Scope::Watched,
         group: "policy",
         resources: &["poddisruptionbudgets"],
-        verbs: &[
-            "get", "list", "watch", "create", "update", "patch", "delete",
-        ],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
         why: "hold evictions that would cost the quorum",
     },
     Grant {
@@ -93,7 +92,7 @@ pub const GRANTS: &[Grant] = &[
         scope: Scope::Own,
         group: "coordination.k8s.io",
         resources: &["leases"],
-        verbs: &["get", "create", "update", "patch"],
+        verbs: &["get", "create", "update"],
         why: "one operator acts at a time",
     },
     Grant {

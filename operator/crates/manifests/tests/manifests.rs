@@ -153,6 +153,28 @@ fn a_pod_says_its_revision() {
     );
 }
 
+/// An owner reference that blocks its owner's deletion takes a right on `*/finalizers`, which the table does not
+/// grant.
+#[test]
+fn no_owner_is_held_by_what_it_owns() {
+    let cluster = small();
+    let one = member(&cluster, 0);
+    let pod = pod(&cluster, &one, &settings(DNS), &Begin::New, true);
+    let owned = [
+        one.metadata,
+        pod.metadata,
+        peer_service(&cluster).metadata,
+        client_service(&cluster).metadata,
+        budget(&cluster, 2).metadata,
+    ];
+    for object in owned {
+        let owners = object.owner_references.unwrap_or_default();
+        assert_eq!(owners.len(), 1, "{:?}", object.name);
+        assert_eq!(owners[0].controller, Some(true), "{:?}", object.name);
+        assert_eq!(owners[0].block_owner_deletion, None, "{:?}", object.name);
+    }
+}
+
 /// A panel of a figure that nobody serves any more would stay empty, and nobody would know why.
 #[test]
 fn the_dashboard_shows_figures_that_are_served() {

@@ -330,8 +330,8 @@ fn account_has_its_rights(world: &World, n: &str, account: &str, wide: bool) {
         kubectl(world, &words, "").is_ok()
     };
     for (verb, resource) in [
-        ("update", "quorateclusters.quorate.dev"),
-        ("patch", "quorateclusters.quorate.dev/status"),
+        ("patch", "quorateclusters.quorate.dev"),
+        ("update", "quorateclusters.quorate.dev/status"),
         ("create", "quoratemembers.quorate.dev"),
         ("delete", "pods"),
         ("create", "persistentvolumeclaims"),
@@ -347,6 +347,11 @@ fn account_has_its_rights(world: &World, n: &str, account: &str, wide: bool) {
         ("get", "secrets"),
         ("create", "pods/exec"),
         ("delete", "quorateclusters.quorate.dev"),
+        ("update", "quorateclusters.quorate.dev"),
+        ("update", "quoratemembers.quorate.dev/finalizers"),
+        ("update", "pods"),
+        ("update", "persistentvolumeclaims"),
+        ("delete", "services"),
         ("create", "roles.rbac.authorization.k8s.io"),
         ("delete", "nodes"),
         ("delete", "persistentvolumes"),
