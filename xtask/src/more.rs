@@ -143,18 +143,11 @@ const LONG_LANES: &[LongLane] = &[
         rounds: 1,
         endless: false,
     },
-    // The operator's longer lives, with the API server on three members of ours.
+    // The API-server lane whole: the operator's longer lives, with the API server on three members of ours.
     LongLane {
         name: "operator",
         packages: &["kubetest"],
-        only: &[
-            "crash::",
-            "docs::",
-            "life::",
-            "news::",
-            "specs::",
-            "trouble::",
-        ],
+        only: lanes::OF_THE_OPERATOR,
         seeds: Seeds::Count(4),
         cases: 0,
         environment: &[
@@ -475,6 +468,24 @@ mod tests {
                 assert!(two[0].end <= two[1].start, "{}: {two:?}", lane.name);
             }
         }
+    }
+
+    /// A module of the operator's tests that nobody names would run in the lane `kube`, whose tools it may lack.
+    #[test]
+    fn every_module_of_the_operators_tests_is_in_its_lanes() {
+        let main = crate::place::workspace().join("tests/kube/tests/operator/main.rs");
+        let folder = main.parent().expect("a file lies in a folder");
+        let text = fs::read_to_string(&main).expect("a file of the workspace");
+        let modules = text.lines().filter_map(|line| {
+            let name = line.strip_prefix("mod ")?.strip_suffix(';')?;
+            let has_tests = fs::read_to_string(folder.join(format!("{name}.rs")))
+                .is_ok_and(|text| text.contains("#[test]"));
+            has_tests.then(|| format!("{name}::"))
+        });
+        let mut modules: Vec<String> = modules.collect();
+        // `make bench-operator` runs it.
+        modules.retain(|name| name != "bench::");
+        assert_eq!(modules, lanes::OF_THE_OPERATOR);
     }
 
     #[test]
