@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::{left_out, tool};
@@ -14,6 +15,9 @@ use testkit::{left_out, tool};
 use crate::world::{Ns, World, workspace, world};
 
 mod switches;
+
+/// How long a controller may take to hear of something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The world with helm, or nothing; then the test is left out.
 fn world_with_helm(test: &str) -> Option<&'static World> {
@@ -127,6 +131,7 @@ const LOOKS: [(&[&str], bool); 6] = [
     (
         &[
             "networkPolicy.enabled=false",
+            "deletionPolicy.enabled=false",
             "metrics.service.enabled=false",
             "serviceAccount.create=false",
             "rbac.create=false",
@@ -216,6 +221,8 @@ fn the_operators_chart_comes_goes_and_leaves_the_kinds() {
         "-n",
         n,
         "--take-ownership",
+        // It holds everywhere, and other tests delete clusters of this API server.
+        WITHOUT_POLICY,
     ];
     ok(world, &[&install[..], &["--dry-run=server"]].concat());
     let notes = ok(world, &install);
@@ -243,6 +250,7 @@ fn the_operators_chart_comes_goes_and_leaves_the_kinds() {
         "-n",
         n,
         "--set=log.level=debug",
+        WITHOUT_POLICY,
     ];
     ok(world, &upgrade);
     assert!(
@@ -282,11 +290,100 @@ fn the_operators_chart_comes_goes_and_leaves_the_kinds() {
     ]);
     assert_eq!(rest.trim(), "");
     // And back under the same name, with the kinds that were kept.
+    let current = current.to_str().expect("ours");
     ok(
         world,
-        &["install", "ops", current.to_str().expect("ours"), "-n", n],
+        &["install", "ops", current, "-n", n, WITHOUT_POLICY],
     );
     ok(world, &["uninstall", "ops", "-n", n]);
+}
+
+/// The policy against deletions is not installed.
+const WITHOUT_POLICY: &str = "--set=deletionPolicy.enabled=false";
+
+/// The operator's finalizer alone does not keep what a cluster owns from a garbage collector that has begun.
+#[test]
+fn a_protected_cluster_is_not_deleted_in_any_way() {
+    let Some(world) = world_with_helm("a_protected_cluster_is_not_deleted_in_any_way") else {
+        return;
+    };
+    let namespace = Ns::new(world, "protected");
+    let other = Ns::new(world, "unprotected");
+    let n = namespace.name.as_str();
+    let path = chart("quorate-operator");
+    let rendered = ok(
+        world,
+        &[
+            "template",
+            "ops",
+            path.to_str().expect("ours"),
+            "-n",
+            n,
+            "--show-only=templates/deletionpolicy.yaml",
+            &format!("--set=watchNamespace={n}"),
+        ],
+    );
+    let apply = ["apply", "--server-side", "-f", "-"];
+    kubectl(world, &apply, &rendered).unwrap_or_else(|error| panic!("{error}"));
+    // No operator looks after them, so nothing but the policy holds them.
+    let cluster = |n: &str, name: &str, protected: bool| {
+        let object = json!({"apiVersion": "quorate.dev/v1alpha1", "kind": "QuorateCluster",
+            "metadata": {"name": name, "namespace": n},
+            "spec": {"version": "0.1.0", "storage": {"size": "8Gi"}, "deletionProtection": protected}});
+        world.apply(&object).expect("a cluster");
+    };
+    cluster(n, "kept", true);
+    cluster(n, "free", false);
+    cluster(&other.name, "kept", true);
+    let delete = |n: &str, words: &[&str]| {
+        let delete = ["-n", n, "delete", "qc", "--wait=false"];
+        world.control.kubectl(&[&delete[..], words].concat())
+    };
+    // The API server hears of a policy a moment after it is stored.
+    let refused = testkit::eventually("a policy that is heard of", PATIENCE, || {
+        match delete(n, &["kept", "--dry-run=server"]) {
+            Err(refused) => Ok(refused),
+            Ok(said) => Err(said),
+        }
+    });
+    let words = format!("QuorateCluster {n}/kept is protected against deletion: set spec.deletionProtection to false first");
+    assert!(
+        refused.contains(&words) && refused.contains("Forbidden"),
+        "{refused}"
+    );
+    for cascade in ["foreground", "background", "orphan"] {
+        let refused = delete(n, &["kept", &format!("--cascade={cascade}")]);
+        assert!(refused.expect_err(cascade).contains(&words), "{cascade}");
+    }
+    // All of a namespace, one by one and as a collection: what is not protected goes.
+    let refused = delete(n, &["--all"]).expect_err("one of them is protected");
+    assert!(refused.contains(&words), "{refused}");
+    let uri = format!("/apis/quorate.dev/v1alpha1/namespaces/{n}/quorateclusters");
+    let refused = world.control.kubectl(&["delete", "--raw", &uri]);
+    assert!(refused.expect_err("the same").contains(&words));
+    let left = || world.kubectl(&["-n", n, "get", "qc", "-o", "name"]);
+    assert_eq!(left().trim(), "quoratecluster.quorate.dev/kept");
+    // Also with the namespace, which stays and says why.
+    world.kubectl(&["delete", "namespace", n, "--wait=false"]);
+    testkit::eventually("a namespace that says why it stays", PATIENCE, || {
+        let said = world.kubectl(&["get", "namespace", n, "-o", "jsonpath={.status.conditions}"]);
+        said.contains(&words).then_some(()).ok_or(said)
+    });
+    let marked = "jsonpath={.metadata.deletionTimestamp}";
+    let marked = world.kubectl(&["-n", n, "get", "qc", "kept", "-o", marked]);
+    assert_eq!(marked, "", "nothing of it was begun");
+    // Another namespace is another operator's.
+    delete(&other.name, &["kept"]).expect("no policy holds there");
+    // What the message says is what helps.
+    let lift = r#"--patch={"spec":{"deletionProtection":false}}"#;
+    world.kubectl(&["-n", n, "patch", "qc", "kept", "--type=merge", lift]);
+    // The namespace's controller may be the one that deletes it.
+    let _ = delete(n, &["kept", "--cascade=foreground", "--ignore-not-found"]);
+    testkit::eventually("its end", PATIENCE, || {
+        let left = left();
+        left.trim().is_empty().then_some(()).ok_or(left)
+    });
+    kubectl(world, &["delete", "-f", "-"], &rendered).expect("an administrator may");
 }
 
 #[test]
@@ -316,7 +413,14 @@ fn a_namespaced_operator_has_rights_in_its_namespace_only() {
     let arguments = "jsonpath={.spec.template.spec.containers[0].args}";
     let said = world.kubectl(&["-n", n, "get", "deployment", "narrow", "-o", arguments]);
     assert!(said.contains(&format!("--namespace={n}")), "{said}");
+    let policies = || {
+        let kinds = "validatingadmissionpolicies,validatingadmissionpolicybindings";
+        let said = world.kubectl(&["get", kinds, "-o", "name"]);
+        said.matches(&format!("/{n}-narrow-deletion")).count()
+    };
+    assert_eq!(policies(), 2, "it refuses deletions there");
     ok(world, &["uninstall", "ops", "-n", n]);
+    assert_eq!(policies(), 0, "they go with the release");
 }
 
 /// The account may do what the table in `manifests` says, and nothing that it does not need.
