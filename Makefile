@@ -16,7 +16,7 @@
 #   make run-kube   the operator from its chart, a QuorateCluster of three; prints the KUBECONFIG; ARGS="--nodes 1"
 #   make test-kube  the operator's tests in their long forms, then lives of the operator and its cluster;
 #                   with KUBECONFIG=... and REGISTRY=... only those lives, on that Kubernetes, without those that
-#                   break nodes; ARGS="--keep" keeps the logs
+#                   break nodes, with images that are there already (make kube-images); ARGS="--keep" keeps the logs
 
 # What tests need is built for the whole workspace in one call: a package alone, or programs without tests, have other
 # features of the same libraries, and so all of them are compiled once more.
