@@ -225,11 +225,13 @@ impl Planner<'_> {
         self.begin_operation(OperationKind::AddMembers { members }, numbers, false)
     }
 
-    /// The dead first, then those that somebody asked to go, then the newest; the leader last.
+    /// The dead first, then who is on its way out, then those that somebody asked to go, then
+    /// the newest; the leader last.
     fn shrink(&mut self) -> Next {
         let mut voters: Vec<_> = self.facts.voter_objects().collect();
         voters.sort_by_key(|voter| {
             (
+                self.facts.serves(voter),
                 self.facts.healthy(voter),
                 self.facts.leads(voter),
                 !voter.deletion_asked,
