@@ -204,6 +204,7 @@ impl<'a> Planner<'a> {
         }
         let verdict = self.facts.judge(Step::AddLearner);
         if !verdict.allowed() {
+            self.explain_doubt();
             return self.wait(WaitingOn::QuorumUnsafe(Box::new(verdict)));
         }
         Next::Act(Action::MemberAddLearner {
@@ -412,21 +413,18 @@ impl<'a> Planner<'a> {
         let Some((object, member)) = self.live_object(name) else {
             return self.finish(Outcome::NotWanted);
         };
-        let others: Vec<_> = self.facts.voter_objects().collect();
-        let urgent = others
-            .iter()
-            .any(|voter| voter.name != name && matches!(self.facts.due(voter), Due::Now { .. }));
+        // Only for what can be done now, or the two would begin and end in turns for ever.
+        let urgent = self.facts.voter_objects().any(|voter| {
+            matches!(self.facts.due(voter), Due::Now { .. }) && self.may_remove(voter)
+        });
         if urgent {
             return self.finish(Outcome::Preempted);
         }
-        if let Due::Now { .. } = self.facts.due(object) {
-            return self.finish(Outcome::Preempted);
-        }
+        self.note_due(object);
         if !self.facts.outdated(object) {
             if self.facts.healthy(object) {
                 return self.finish(Outcome::Done);
             }
-            self.note_due(object);
             return self.wait_for(object);
         }
         if leaves(object) {
@@ -479,6 +477,7 @@ impl<'a> Planner<'a> {
                 voters: self.facts.voters(),
             });
         }
+        self.explain_doubt();
         self.wait(WaitingOn::QuorumUnsafe(Box::new(verdict)))
     }
 
