@@ -324,6 +324,11 @@ pub enum RecoveryRefused {
         /// What it names.
         named: String,
     },
+    /// The member's Pod is on a silent node: nobody can stop it there, nor start it elsewhere.
+    NodeSilent {
+        /// What it names.
+        named: String,
+    },
     /// Enough voters answer: they may elect a leader at any moment.
     QuorumAnswers {
         /// So many.
@@ -755,6 +760,9 @@ impl Display for RecoveryRefused {
             } => write!(f, "it names cluster {named}, this one never had a quorum"),
             RecoveryRefused::NoSuchMember { named } => write!(f, "there is no member {named}"),
             RecoveryRefused::NoVolume { named } => write!(f, "{named} has no volume"),
+            RecoveryRefused::NodeSilent { named } => {
+                write!(f, "the node of {named} is silent, and its pod is not gone")
+            }
             RecoveryRefused::QuorumAnswers { answering, needed } => write!(
                 f,
                 "{answering} voters answer, {needed} are a quorum: they may elect a leader at any \

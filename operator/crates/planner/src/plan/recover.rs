@@ -59,6 +59,7 @@ impl Planner<'_> {
             recovered,
         }) = operation
         {
+            self.overdue();
             return if *recovered {
                 self.start_as_usual(survivor)
             } else {
@@ -107,6 +108,9 @@ impl Planner<'_> {
         if !has_usable_volume(survivor) {
             return Some(RecoveryRefused::NoVolume { named });
         }
+        if pod(survivor).is_some_and(|pod| pod.node_silent) {
+            return Some(RecoveryRefused::NodeSilent { named });
+        }
         let (_, answering, needed) = self.facts.last_count();
         if answering >= needed {
             return Some(RecoveryRefused::QuorumAnswers { answering, needed });
@@ -124,7 +128,9 @@ impl Planner<'_> {
         };
         let begun = pod(survivor).is_some_and(|pod| pod.start == Start::Recover);
         let ordered = self.order().filter(|now| now.id == order);
-        if ordered.is_none() && !begun {
+        // Nobody could start it, and the others may be a quorum again: a person names another one.
+        let out_of_reach = pod(survivor).is_some_and(|pod| pod.node_silent);
+        if !begun && (ordered.is_none() || out_of_reach) {
             return self.finish(Outcome::NotWanted);
         }
         let others_are_gone = ordered.is_some_and(|order| order.others_are_gone);
@@ -161,7 +167,7 @@ impl Planner<'_> {
                     act => act,
                 }
             }
-            Some(_) => self.wait_for(survivor),
+            Some(_) => self.mend_or_wait_for(survivor),
             None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
             None if survivor.volume == Volume::Unknown => self.unreadable(name, Part::Volume),
             // It was lost meanwhile: a person names another one.
@@ -226,11 +232,19 @@ impl Planner<'_> {
                 }
             }
             Some(_) if self.facts.live.is_some() => self.finish(Outcome::Done),
-            Some(_) => self.wait_for(survivor),
+            Some(_) => self.mend_or_wait_for(survivor),
             None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
             None if survivor.volume == Volume::Unknown => self.unreadable(name, Part::Volume),
             None if !has_usable_volume(survivor) => self.finish(Outcome::NotWanted),
             None => self.start_existing(survivor),
+        }
+    }
+
+    /// The others have stopped, so nobody else is meant. An edit that mends it is taken.
+    fn mend_or_wait_for(&mut self, survivor: &MemberObject) -> Next {
+        match self.mend() {
+            Next::Idle => self.wait_for(survivor),
+            next => next,
         }
     }
 
@@ -252,7 +266,8 @@ impl Planner<'_> {
             if !self.acceptable() {
                 return Next::Wait;
             }
-            return if wakes {
+            // Another operation is not over yet, so nobody sleeps: it goes on.
+            return if wakes || self.facts.operation().is_some() {
                 self.latch_wanted()
             } else {
                 self.begin_operation(OperationKind::Wake, 0, false)
