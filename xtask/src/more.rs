@@ -119,6 +119,23 @@ const LONG_LANES: &[LongLane] = &[
         rounds: 1,
         endless: false,
     },
+    // The plan under two faults and two wishes, as far as the time goes.
+    LongLane {
+        name: "planner",
+        packages: &["planner"],
+        only: &["model::the_plan_never"],
+        seeds: Seeds::None,
+        cases: 0,
+        environment: &[
+            ("QUORATE_MODEL_FAULTS", "2"),
+            ("QUORATE_MODEL_WISHES", "2"),
+            ("QUORATE_MODEL_S", "45"),
+            ("QUORATE_MODEL_STATES", "100000"),
+        ],
+        at_once: 2,
+        rounds: 1,
+        endless: false,
+    },
     // etcd's own suites, in all their shapes.
     LongLane {
         name: "common",

@@ -16,18 +16,19 @@
 //! Up to five members everything is looked at that one fault and one wish reach; a search that does
 //! not come to its end fails.
 //! `QUORATE_MODEL_STATES=1000000 QUORATE_MODEL_FAULTS=2 QUORATE_MODEL_WISHES=2 cargo test -p planner`
-//! goes further, as far as so many states; `QUORATE_MODEL_SLOW_OPERATOR=1` lets Pods and clocks go on
-//! between two acts.
+//! goes further, as far as so many states, and with `QUORATE_MODEL_S=60` for so many seconds from each
+//! start, and as long again for P3 (`make more LANES=planner`); `QUORATE_MODEL_SLOW_OPERATOR=1` lets
+//! Pods and clocks go on between two acts.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use planner::{
     Action, Asked, Live, Observed, OperationKind, Pending, Plan, Pod, PodPhase, Policy,
-    RecoverOrder, Role, Version, WaitingOn, check, plan,
+    RecoverOrder, Retention, Role, Version, WaitingOn, check, plan,
 };
 
-use crate::world::{DiskPhase, Phase, Progress, Sees, World, name};
+use crate::world::{DiskPhase, Phase, Progress, Sees, World, name, number};
 
 type Planning = fn(&Observed, &Policy) -> Plan;
 
@@ -45,6 +46,8 @@ struct Search {
     slow_operator: bool,
     /// So many states are looked at, nearest first.
     states_max: usize,
+    /// For so long.
+    time_max: Duration,
 }
 
 struct Node {
@@ -78,6 +81,9 @@ impl Search {
             slow_operator: std::env::var_os("QUORATE_MODEL_SLOW_OPERATOR").is_some(),
             states_max: std::env::var("QUORATE_MODEL_STATES")
                 .map_or(STATES_MAX, |value| value.parse().unwrap()),
+            time_max: std::env::var("QUORATE_MODEL_S").map_or(Duration::MAX, |value| {
+                Duration::from_secs(value.parse().unwrap())
+            }),
         }
     }
 
@@ -91,6 +97,7 @@ impl Search {
             worlds: Vec::new(),
         };
         let mut healed = HashSet::new();
+        let begun = Instant::now();
         let mut queue = VecDeque::from([Node {
             world: prepare(start),
             faults: 0,
@@ -98,7 +105,7 @@ impl Search {
             came: 0,
         }]);
         while let Some(node) = queue.pop_front() {
-            if found.states == self.states_max {
+            if found.states == self.states_max || begun.elapsed() > self.time_max {
                 return found;
             }
             found.states += 1;
@@ -396,12 +403,31 @@ fn heals(world: &World, home: &mut HashSet<u128>) -> Result<(), String> {
             lines.push(format!("{:42} {}", "time passes", world.line()));
             continue;
         }
+        if a_person_asks(&mut world, &plan.waiting) {
+            lines.push(format!("{:42} {}", "a person asks", world.line()));
+            continue;
+        }
         let at_home = is_home(&world, &plan.waiting);
         at_home.map_err(|why| format!("{why}: {:?}\n{}", plan.waiting, lines.join("\n")))?;
         home.extend(way);
         return Ok(());
     }
     Err(format!("goes on for ever\n{}", lines.join("\n")))
+}
+
+/// Where nobody replaces by itself, the status names whose object has to be deleted. Whether
+/// somebody did that.
+fn a_person_asks(world: &mut World, waiting: &[WaitingOn]) -> bool {
+    for reason in waiting {
+        if let WaitingOn::ReplacementNotAllowed { member, .. } = reason
+            && let Some(member) = world.members.get_mut(&number(member))
+            && !member.deletion_asked
+        {
+            member.deletion_asked = true;
+            return true;
+        }
+    }
+    false
 }
 
 fn is_home(world: &World, waiting: &[WaitingOn]) -> Result<(), &'static str> {
@@ -427,7 +453,7 @@ fn is_home(world: &World, waiting: &[WaitingOn]) -> Result<(), &'static str> {
         };
     }
     if !world.has_quorum() {
-        let lost = !world.can_have_quorum();
+        let lost = !world.can_have_quorum() || survivor_is_lost(world);
         return if lost {
             Ok(())
         } else {
@@ -462,6 +488,17 @@ fn is_home(world: &World, waiting: &[WaitingOn]) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The one that was named has no use any more, and the others have stopped for it: nobody but a
+/// person knows whether its disk became the cluster.
+fn survivor_is_lost(world: &World) -> bool {
+    let kind = world.recorded.operation.as_ref().map(|o| &o.kind);
+    let Some(OperationKind::RecoverQuorum { survivor, .. }) = kind else {
+        return false;
+    };
+    let member = &world.members[&number(survivor)];
+    member.silent || member.volume.is_none_or(|disk| disk.damaged)
+}
+
 #[expect(clippy::print_stdout, reason = "a test says how far it looked")]
 fn searched(search: &Search, starts: Vec<World>) {
     let begun = Instant::now();
@@ -471,23 +508,30 @@ fn searched(search: &Search, starts: Vec<World>) {
         if let Some(wrong) = &found.wrong {
             panic!("from {line}:\n{wrong}");
         }
-        let told = std::env::var_os("QUORATE_MODEL_STATES").is_some();
+        let told = ["QUORATE_MODEL_STATES", "QUORATE_MODEL_S"];
+        let told = told.iter().any(|name| std::env::var_os(name).is_some());
         assert!(
             found.all || told,
             "{} states from {line}, and there are more",
             found.states
         );
         let mut home = HashSet::new();
+        let mut walked = 0;
+        let looked = Instant::now();
         for world in &found.worlds {
+            if looked.elapsed() > search.time_max {
+                break;
+            }
+            walked += 1;
             if let Err(lost) = heals(world, &mut home) {
                 panic!("from {line}: does not come home\n{lost}");
             }
         }
         println!(
-            "{} states{}, {} on the way home, {:.1?} from {line}",
+            "{} states{}, {walked} of {} worlds come home, {:.1?} from {line}",
             found.states,
             if found.all { "" } else { ", not all" },
-            home.len(),
+            found.worlds.len(),
             begun.elapsed()
         );
     }
@@ -510,6 +554,15 @@ fn the_plan_never_gives_the_quorum_away_three() {
 #[test]
 fn the_plan_never_gives_the_quorum_away_five() {
     searched(&Search::of(1, 1, 5), vec![World::settled(5)]);
+}
+
+/// As where volumes go with their members, and a failed member stays until a person asks.
+#[test]
+fn the_plan_never_gives_the_quorum_away_where_nobody_replaces() {
+    let mut world = World::settled(3);
+    world.policy.replace_failed_after_ms = None;
+    world.wanted.retention = Retention::Delete;
+    searched(&Search::of(1, 1, 3), vec![world]);
 }
 
 // ---- twins that are broken on purpose

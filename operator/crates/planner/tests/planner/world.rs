@@ -1075,7 +1075,9 @@ impl World {
         let age = |then: u64| self.now.saturating_sub(then);
         for (number, member) in &mut world.members {
             let age = age(member.since);
-            let patience = self.policy.replace_failed_after_ms.unwrap_or(u64::MAX);
+            let policy = &self.policy;
+            let patience = policy.replace_failed_after_ms;
+            let patience = patience.unwrap_or(policy.operation_timeout_ms);
             let class = match member.sees {
                 _ if age < self.policy.min_healthy_ms => 0,
                 Sees::Good => 3 * HOUR,
