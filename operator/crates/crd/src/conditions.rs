@@ -83,6 +83,8 @@ words! {
         QuorumInDoubt,
         /// No quorum answers. Nothing is done until a person names the survivor.
         QuorumLost,
+        /// The operator has stopped it, to wake it or to restart a member without which there is no quorum, and it starts again.
+        Starting,
         /// One more voter may crash.
         CrashTolerated,
         /// No voter may crash now.

@@ -7,8 +7,8 @@ use quorum::{Doubt, Life, Member, MemberId, Role, Step, Verdict, View, judge, ne
 
 use crate::{
     AlarmKind, Answer, Asked, Broken, Live, LiveMember, MemberObject, Membership, Observed,
-    Operation, Pending, Pod, PodFacts, PodPhase, Policy, Replace, Target, Volume, VolumeFacts,
-    VolumePhase,
+    Operation, OperationKind, Pending, Pod, PodFacts, PodPhase, Policy, Replace, Target, Volume,
+    VolumeFacts, VolumePhase,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -210,6 +210,26 @@ impl<'a> Facts<'a> {
 
     pub fn operation(&self) -> Option<&'a Operation> {
         self.observed.recorded.operation.as_ref()
+    }
+
+    pub fn is_overdue(&self) -> bool {
+        self.operation()
+            .is_some_and(|operation| self.observed.now_ms > operation.deadline_ms)
+    }
+
+    /// Without a quorum because we have stopped it, and it is on its way up again: the first
+    /// member, a cluster that wakes, the restart of one without which there is no quorum.
+    pub fn is_stopped_on_purpose(&self) -> bool {
+        let kind = self.operation().map(|operation| &operation.kind);
+        let ours = match kind {
+            Some(OperationKind::Bootstrap { .. } | OperationKind::Wake) => true,
+            Some(OperationKind::RollMember { member }) => {
+                let mut others = self.last_voters().filter(|voter| voter.name != *member);
+                others.all(|voter| answer(voter).is_some())
+            }
+            _ => false,
+        };
+        ours && self.live.is_none() && !self.is_overdue()
     }
 
     /// The operation lets this member join.

@@ -283,6 +283,7 @@ fn conditions(
         .as_deref()
         .unwrap_or("the membership could not be read");
 
+    let waits = |is: fn(&WaitingOn) -> bool| waiting.iter().any(is);
     let available = match (paused, quorum) {
         // A paused cluster is not looked after: nobody vouches for it.
         (true, _) => (Truth::Unknown, "Paused"),
@@ -293,6 +294,10 @@ fn conditions(
         (false, None) => match phase {
             Phase::Hibernated | Phase::Hibernating => (Truth::False, "Hibernated"),
             Phase::Bootstrapping => (Truth::False, "Bootstrapping"),
+            _ if waits(|reason| matches!(reason, WaitingOn::NoLeader { .. })) => {
+                (Truth::False, "NoLeader")
+            }
+            _ if facts.is_stopped_on_purpose() => (Truth::False, "Starting"),
             _ => (Truth::False, "QuorumLost"),
         },
     };

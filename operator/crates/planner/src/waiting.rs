@@ -344,6 +344,8 @@ pub enum RecoveryRefused {
         /// So many it takes.
         needed: usize,
     },
+    /// The operator has stopped it, and it starts again.
+    StartsAgain,
     /// There is a quorum.
     NotLost,
 }
@@ -772,6 +774,10 @@ impl Display for RecoveryRefused {
                 f,
                 "the pods of {ready} voters are ready or on their way out, {needed} are a quorum: \
                  they serve, and only the operator does not reach them"
+            ),
+            RecoveryRefused::StartsAgain => f.write_str(
+                "the operator has stopped it and starts it again: wait for the end of the \
+                 operation, or until it takes too long",
             ),
             RecoveryRefused::NotLost => f.write_str("the quorum is not lost"),
         }

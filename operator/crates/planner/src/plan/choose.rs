@@ -66,7 +66,7 @@ impl Planner<'_> {
         });
         // A target of none ends every operation: it has to wait for a safe end.
         let sleeps = self.facts.observed.wanted.replicas == 0;
-        !fixed && !sleeps && (self.is_overdue() || cannot_start)
+        !fixed && !sleeps && (self.facts.is_overdue() || cannot_start)
     }
 
     /// The spec can be taken as it is; else the reason is noted.

@@ -54,7 +54,7 @@ impl<'a> Planner<'a> {
 
     pub(super) fn overdue(&mut self) {
         if let Some(operation) = self.facts.operation()
-            && self.is_overdue()
+            && self.facts.is_overdue()
         {
             self.note(WaitingOn::OperationOverdue {
                 id: operation.id,
@@ -62,12 +62,6 @@ impl<'a> Planner<'a> {
                 for_ms: self.facts.since(operation.started_ms),
             });
         }
-    }
-
-    pub(super) fn is_overdue(&self) -> bool {
-        self.facts
-            .operation()
-            .is_some_and(|operation| self.facts.observed.now_ms > operation.deadline_ms)
     }
 
     // ---- joining

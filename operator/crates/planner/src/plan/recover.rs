@@ -111,6 +111,9 @@ impl Planner<'_> {
         if pod(survivor).is_some_and(|pod| pod.node_silent) {
             return Some(RecoveryRefused::NodeSilent { named });
         }
+        if self.facts.is_stopped_on_purpose() {
+            return Some(RecoveryRefused::StartsAgain);
+        }
         let (_, answering, needed) = self.facts.last_count();
         if answering >= needed {
             return Some(RecoveryRefused::QuorumAnswers { answering, needed });
@@ -427,12 +430,7 @@ impl Planner<'_> {
                 answering,
                 volumes: self.facts.objects.len(),
             }),
-            // They are on their way, and were stopped on purpose.
-            Some(
-                OperationKind::Bootstrap { .. }
-                | OperationKind::Wake
-                | OperationKind::RollMember { .. },
-            ) if !self.is_overdue() && !self.waiting.is_empty() => {}
+            _ if self.facts.is_stopped_on_purpose() && !self.waiting.is_empty() => {}
             _ if answering >= needed => self.note(WaitingOn::NoLeader { answering, needed }),
             _ => {
                 let survivors = self.survivors();
