@@ -355,6 +355,7 @@ pub fn observed(
 
 fn wanted(cluster: &QuorateCluster) -> Result<Wanted, records::Error> {
     let spec = &cluster.spec;
+    let order = cluster.annotations().get(RECOVER_FROM_ANNOTATION);
     Ok(Wanted {
         generation: cluster.metadata.generation.unwrap_or_default(),
         cluster: cluster.name_any(),
@@ -369,10 +370,10 @@ fn wanted(cluster: &QuorateCluster) -> Result<Wanted, records::Error> {
             crd::Retention::Delete => planner::Retention::Delete,
         },
         adopt: spec.bootstrap.adopt,
-        recover: cluster
-            .annotations()
-            .get(RECOVER_FROM_ANNOTATION)
-            .and_then(|order| recover_order(order)),
+        recover: order.and_then(|order| recover_order(order)),
+        recover_malformed: order
+            .filter(|order| recover_order(order).is_none())
+            .cloned(),
     })
 }
 

@@ -56,6 +56,8 @@ pub struct Wanted {
     pub adopt: bool,
     /// A person has named the member from which a lost quorum shall be recovered.
     pub recover: Option<RecoverOrder>,
+    /// Such an order that names no cluster and member, as it stands.
+    pub recover_malformed: Option<String>,
 }
 
 /// A version of Quorate.

@@ -307,6 +307,11 @@ pub struct Survivor {
 /// Why an order to recover is not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoveryRefused {
+    /// It names no cluster and member.
+    Malformed {
+        /// As it stands.
+        order: String,
+    },
     /// It names another cluster.
     OtherCluster {
         /// What it names.
@@ -752,6 +757,10 @@ impl Display for Broken {
 impl Display for RecoveryRefused {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
+            RecoveryRefused::Malformed { order } => write!(
+                f,
+                "it is {order:?}, and should be CLUSTER-ID/MEMBER or CLUSTER-ID/MEMBER/others-are-gone"
+            ),
             RecoveryRefused::OtherCluster {
                 named,
                 latched: Some(latched),

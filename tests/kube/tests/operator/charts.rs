@@ -291,10 +291,7 @@ fn the_operators_chart_comes_goes_and_leaves_the_kinds() {
     assert_eq!(rest.trim(), "");
     // And back under the same name, with the kinds that were kept.
     let current = current.to_str().expect("ours");
-    ok(
-        world,
-        &["install", "ops", current, "-n", n, WITHOUT_POLICY],
-    );
+    ok(world, &["install", "ops", current, "-n", n, WITHOUT_POLICY]);
     ok(world, &["uninstall", "ops", "-n", n]);
 }
 
@@ -346,7 +343,9 @@ fn a_protected_cluster_is_not_deleted_in_any_way() {
             Ok(said) => Err(said),
         }
     });
-    let words = format!("QuorateCluster {n}/kept is protected against deletion: set spec.deletionProtection to false first");
+    let words = format!(
+        "QuorateCluster {n}/kept is protected against deletion: set spec.deletionProtection to false first"
+    );
     assert!(
         refused.contains(&words) && refused.contains("Forbidden"),
         "{refused}"

@@ -66,9 +66,6 @@ impl Planner<'_> {
                 self.make_it_one(survivor, order)
             };
         }
-        let Some(order) = self.order() else {
-            return Next::Idle;
-        };
         let asleep = self
             .facts
             .target()
@@ -76,6 +73,17 @@ impl Planner<'_> {
         if asleep {
             return Next::Idle;
         }
+        if let Some(order) = self.facts.observed.wanted.recover_malformed.clone() {
+            let refused = match self.facts.live {
+                Some(_) => RecoveryRefused::NotLost,
+                None => RecoveryRefused::Malformed { order },
+            };
+            self.note(WaitingOn::RecoveryRefused(refused));
+            return Next::Idle;
+        }
+        let Some(order) = self.order() else {
+            return Next::Idle;
+        };
         match self.refusal(order) {
             Some(refused) => {
                 self.note(WaitingOn::RecoveryRefused(refused));
@@ -93,13 +101,14 @@ impl Planner<'_> {
     }
 
     fn refusal(&self, order: &RecoverOrder) -> Option<RecoveryRefused> {
+        // Whatever it names: it must not lie there until the quorum is lost.
+        if self.facts.live.is_some() {
+            return Some(RecoveryRefused::NotLost);
+        }
         let latched = self.facts.observed.recorded.cluster_id;
         if latched != Some(order.cluster_id) {
             let named = order.cluster_id;
             return Some(RecoveryRefused::OtherCluster { named, latched });
-        }
-        if self.facts.live.is_some() {
-            return Some(RecoveryRefused::NotLost);
         }
         let named = order.survivor.clone();
         let Some(survivor) = self.facts.object(&named) else {

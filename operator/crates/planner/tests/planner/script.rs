@@ -450,6 +450,7 @@ impl Story {
             }
             "forget-statuses" => forget_statuses(world),
             "learners-max" => world.learners_max = first.parse().unwrap(),
+            "recover-malformed" => world.wanted.recover_malformed = Some(first.to_owned()),
             "recover" => {
                 world.wanted.recover = Some(RecoverOrder {
                     id: "order-1".to_owned(),
@@ -462,7 +463,10 @@ impl Story {
                     others_are_gone: words.contains(&"others-are-gone"),
                 });
             }
-            "withdraw" => world.wanted.recover = None,
+            "withdraw" => {
+                world.wanted.recover = None;
+                world.wanted.recover_malformed = None;
+            }
             "writes" => world.store_revision += 100,
             "pass" => {
                 let until = world.now + span(first);

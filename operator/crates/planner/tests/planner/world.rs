@@ -196,6 +196,7 @@ impl World {
                 retention: Retention::Retain,
                 adopt: false,
                 recover: None,
+                recover_malformed: None,
             },
             policy: Policy::default(),
             recorded: Recorded::default(),
