@@ -81,7 +81,9 @@ pub fn run(door: Door) -> Result<()> {
     };
     let running = server::start::start(door.member.clone(), booted, &surroundings, peer_listeners)?;
 
-    if door.member.initial_corrupt_check
+    // One without data of its own has nothing to compare, as in etcd.
+    if restart
+        && door.member.initial_corrupt_check
         && let Err(error) = peers_runtime.block_on(server::corrupt::initial_check(&running.member))
     {
         stop_threads(running, peers_runtime);

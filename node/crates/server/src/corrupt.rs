@@ -104,6 +104,38 @@ pub fn judge_compaction(
     }
 }
 
+/// Whether a member starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// It serves.
+    Allowed,
+    /// Its data may be the wrong ones.
+    Refused,
+}
+
+/// The peers that hold something else than we do at our revision, and whether we start all the
+/// same. etcd refuses wherever one differs. Then the sound members cannot be restarted beside a
+/// corrupt one, and who replaces what does not start replaces them, by copies of the corrupt one:
+/// so who is in a majority of all members starts, and leaves it to the comparison of compactions
+/// to name the other. Where hashes are missing for a majority, it is as in etcd.
+pub fn judge_start(
+    ours: KeyValueHash,
+    peers: &[PeerHash],
+    members: usize,
+) -> (Vec<MemberId>, Start) {
+    let comparable = peers
+        .iter()
+        .filter(|peer| peer.hash.compact_revision == ours.compact_revision);
+    let (equal, differ): (Vec<&PeerHash>, Vec<&PeerHash>) =
+        comparable.partition(|peer| peer.hash.hash == ours.hash);
+    let verdict = if differ.is_empty() || equal.len() + 1 > members / 2 {
+        Start::Allowed
+    } else {
+        Start::Refused
+    };
+    (differ.into_iter().map(|peer| peer.id).collect(), verdict)
+}
+
 impl Member {
     async fn peer_hashes(&self, revision: i64) -> Vec<PeerHash> {
         let deadline = Instant::now() + self.config.request_timeout();
@@ -149,19 +181,15 @@ impl Member {
     }
 }
 
-/// Before a member serves (feature gate `InitialCorruptCheck`): refuses to go on where peers
-/// hold something else at our revision.
+/// Before a member that has data serves (feature gate `InitialCorruptCheck`): refuses to go on
+/// where peers hold something else at our revision, unless a majority holds what we do.
 pub async fn initial_check(member: &Member) -> Result<()> {
     let (ours, _) = member.hash_kv(0).await?;
     let peers = member.peer_hashes(ours.revision).await;
-    let differ: Vec<String> = peers
-        .iter()
-        .filter(|peer| {
-            peer.hash.compact_revision == ours.compact_revision && peer.hash.hash != ours.hash
-        })
-        .map(|peer| peer.id.to_string())
-        .collect();
-    if !differ.is_empty() {
+    let members = member.state().cluster.get().members().count();
+    let (differ, verdict) = judge_start(ours, &peers, members);
+    let differ: Vec<String> = differ.iter().map(ToString::to_string).collect();
+    if verdict == Start::Refused {
         bail!(
             "{} found data inconsistency with peers: at revision {} our hash is {}, that of {} is another. Remove this member from the cluster, delete its data directory and add it again; if several members differ, find the one that does not agree with the majority first",
             member.id(),
@@ -170,7 +198,15 @@ pub async fn initial_check(member: &Member) -> Result<()> {
             differ.join(", ")
         );
     }
-    tracing::info!("initial corruption checking passed; no corruption");
+    if differ.is_empty() {
+        tracing::info!("initial corruption checking passed; no corruption");
+    } else {
+        tracing::error!(
+            revision = ours.revision,
+            members = differ.join(", "),
+            "found data inconsistency with peers; a majority holds what this member does"
+        );
+    }
     Ok(())
 }
 
@@ -212,6 +248,7 @@ pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
         return;
     }
     let mut checked = 0;
+    let mut vain = Vain::default();
     loop {
         tokio::time::sleep(
             member
@@ -226,12 +263,21 @@ pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
         let members = member.state().cluster.get().members().count();
         let mut hashes = member.state().mvcc.stored_hashes();
         hashes.sort_by_key(|hash| std::cmp::Reverse(hash.revision));
+        hashes.retain(|hash| hash.revision > checked);
+        vain.forget_all_but(&hashes);
+        hashes.retain(|hash| vain.is_worth_asking(hash.revision));
         let mut looked_at = 0;
-        for ours in hashes.into_iter().filter(|hash| hash.revision > checked) {
+        for ours in hashes {
             looked_at += 1;
             let peers = member.peer_hashes(ours.revision).await;
             match judge_compaction(member.id(), ours, &peers, members) {
-                Compared::Incomplete => continue,
+                Compared::Incomplete => {
+                    // Who did not answer costs nothing, and may have the hash.
+                    if peers.len() + 1 == members {
+                        vain.note(ours.revision);
+                    }
+                    continue;
+                }
                 Compared::Equal => {
                     tracing::info!(
                         revision = ours.revision,
@@ -251,6 +297,33 @@ pub async fn check_compactions(member: Arc<Member>, lane: Arc<Lane>) {
             number_of_hashes_checked = looked_at,
             "finished compaction hash check"
         );
+    }
+}
+
+/// How often each compaction was compared while all members answered, some with a hash of another
+/// one.
+#[derive(Debug, Default)]
+struct Vain(BTreeMap<i64, u32>);
+
+impl Vain {
+    /// A member that is still at it has its hash a few rounds later. One that was started since the
+    /// compaction never has it again, and reads its whole database for each answer: after so many
+    /// rounds it is not asked any more, and the next compaction is compared. etcd asks for ever.
+    const ROUNDS_MAX: u32 = 10;
+
+    fn is_worth_asking(&self, revision: i64) -> bool {
+        self.0
+            .get(&revision)
+            .is_none_or(|rounds| *rounds < Self::ROUNDS_MAX)
+    }
+
+    fn note(&mut self, revision: i64) {
+        *self.0.entry(revision).or_default() += 1;
+    }
+
+    fn forget_all_but(&mut self, hashes: &[KeyValueHash]) {
+        self.0
+            .retain(|revision, _| hashes.iter().any(|hash| hash.revision == *revision));
     }
 }
 
@@ -296,6 +369,50 @@ mod tests {
         );
         // Another compaction: not comparable.
         assert_eq!(judge(ours, &[peer(3, 10, hash(9, 4, 10))]), None);
+    }
+
+    #[test]
+    fn who_is_in_a_majority_starts_beside_a_corrupt_member() {
+        let ours = hash(7, 5, 10);
+        let same = |id| peer(id, 10, ours);
+        let other = |id| peer(id, 10, hash(8, 5, 10));
+        let judge = |peers: &[PeerHash], members| judge_start(ours, peers, members);
+        let two = MemberId(2);
+        assert_eq!(judge(&[same(2), same(3)], 3), (vec![], Start::Allowed));
+        assert_eq!(judge(&[], 3), (vec![], Start::Allowed));
+        assert_eq!(judge(&[other(2), same(3)], 3), (vec![two], Start::Allowed));
+        // The third one does not answer, or cannot be compared: nobody knows who is right.
+        assert_eq!(judge(&[other(2)], 3), (vec![two], Start::Refused));
+        let elsewhere = peer(3, 10, hash(7, 6, 10));
+        assert_eq!(
+            judge(&[other(2), elsewhere], 3),
+            (vec![two], Start::Refused)
+        );
+        assert_eq!(
+            judge(&[other(2), other(3)], 3),
+            (vec![two, MemberId(3)], Start::Refused)
+        );
+        assert_eq!(judge(&[other(2)], 2), (vec![two], Start::Refused));
+        // Half is no majority.
+        assert_eq!(judge(&[other(2), same(3)], 4), (vec![two], Start::Refused));
+    }
+
+    #[test]
+    fn a_compaction_that_cannot_be_compared_is_left_after_some_rounds() {
+        let mut vain = Vain::default();
+        for _ in 0..Vain::ROUNDS_MAX {
+            assert!(vain.is_worth_asking(10));
+            vain.note(10);
+        }
+        assert!(!vain.is_worth_asking(10));
+        assert!(vain.is_worth_asking(11));
+        vain.forget_all_but(&[hash(7, 5, 10)]);
+        assert!(!vain.is_worth_asking(10));
+        vain.forget_all_but(&[hash(7, 10, 11)]);
+        assert!(
+            vain.0.is_empty(),
+            "one that has no hash any more holds no memory"
+        );
     }
 
     #[test]
