@@ -563,8 +563,10 @@ impl Judge<'_> {
                 member,
                 kind: AlarmKind::Corrupt,
             } => law(
-                self.live
-                    .is_some_and(|l| l.members.iter().all(|m| m.id != *member)),
+                member.0 != 0
+                    && self
+                        .live
+                        .is_some_and(|l| l.members.iter().all(|m| m.id != *member)),
                 "a corrupt member is replaced before its alarm is disarmed",
             ),
             _ => Ok(()),

@@ -222,8 +222,8 @@ pub enum WaitingOn {
     },
     /// An alarm is raised.
     AlarmRaised {
-        /// The member.
-        member: String,
+        /// The member; `None`: members differ, and no majority of them says whose data are right.
+        member: Option<String>,
         /// Which.
         kind: crate::AlarmKind,
     },
@@ -424,9 +424,9 @@ impl WaitingOn {
             | WaitingOn::CannotLeaveYet { member }
             | WaitingOn::OutageNotAccepted { member, .. }
             | WaitingOn::LeaderMustMove { member }
-            | WaitingOn::QuotaExhausted { member, .. }
-            | WaitingOn::AlarmRaised { member, .. } => Some(member),
+            | WaitingOn::QuotaExhausted { member, .. } => Some(member),
             WaitingOn::ClusterIdMismatch { member, .. }
+            | WaitingOn::AlarmRaised { member, .. }
             | WaitingOn::RemedyFailed { member, .. } => member.as_deref(),
             WaitingOn::SurvivorNotReady { survivor } => Some(survivor),
             _ => None,
@@ -452,6 +452,7 @@ impl WaitingOn {
                 | WaitingOn::EvenReplicasRefused { .. }
                 | WaitingOn::OutageNotAccepted { .. }
                 | WaitingOn::QuotaExhausted { .. }
+                | WaitingOn::AlarmRaised { member: None, .. }
                 | WaitingOn::ReplacementNotAllowed { .. }
                 | WaitingOn::OperationOverdue { .. }
         ) || matches!(self, WaitingOn::RecoveryRefused(why) if *why != RecoveryRefused::NotLost)
@@ -708,7 +709,14 @@ impl Display for WaitingOn {
                     crate::AlarmKind::NoSpace => "NOSPACE",
                     crate::AlarmKind::Corrupt => "CORRUPT",
                 };
-                write!(f, "alarm {kind} of {member}")
+                match member {
+                    Some(member) => write!(f, "alarm {kind} of {member}"),
+                    None => write!(
+                        f,
+                        "alarm {kind}: the data of members differ, and no majority says whose are \
+                         right; delete the object of the member that shall go, then disarm the alarm"
+                    ),
+                }
             }
             WaitingOn::OperationOverdue { id, what, for_ms } => {
                 write!(f, "operation {id} ({what}) has taken {}", Span(*for_ms))

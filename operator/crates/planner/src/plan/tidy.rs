@@ -3,11 +3,14 @@
 
 use crate::facts::{answer, pod, volume};
 use crate::{
-    Action, AlarmKind, OperationKind, Part, Pod, PodPhase, Remedy, Retention, Role, Volume,
-    VolumePhase, WaitingOn, Why,
+    Action, AlarmKind, MemberId, OperationKind, Part, Pod, PodPhase, Remedy, Retention, Role,
+    Volume, VolumePhase, WaitingOn, Why,
 };
 
 use super::{Next, Planner};
+
+/// Whom an alarm CORRUPT names when no majority says who is wrong.
+const NOBODY: MemberId = MemberId(0);
 
 /// A database is as good as full at nine tenths of its quota: below that an alarm is disarmed.
 const FULL_TENTHS: u64 = 9;
@@ -171,6 +174,13 @@ impl Planner<'_> {
         let mut no_space = None;
         let mut corrupt = false;
         for alarm in &live.alarms {
+            // It stays until a person has chosen: nothing else stops writes to members that differ.
+            if alarm.member == NOBODY && alarm.kind == AlarmKind::Corrupt {
+                let (member, kind) = (None, alarm.kind);
+                self.note(WaitingOn::AlarmRaised { member, kind });
+                corrupt = true;
+                continue;
+            }
             let known = live.members.iter().any(|member| member.id == alarm.member);
             if !known {
                 return Next::Act(Action::Disarm {
@@ -179,7 +189,7 @@ impl Planner<'_> {
                 });
             }
             self.note(WaitingOn::AlarmRaised {
-                member: self.facts.name_of(alarm.member),
+                member: Some(self.facts.name_of(alarm.member)),
                 kind: alarm.kind,
             });
             match alarm.kind {

@@ -10,7 +10,7 @@ use planner::{
     Version, WaitingOn, check, plan,
 };
 
-use crate::world::{Disk, DiskPhase, HOUR, Kept, MINUTE, Phase, World, id, name, number};
+use crate::world::{Disk, DiskPhase, HOUR, Kept, MINUTE, NOBODY, Phase, World, id, name, number};
 
 /// Time passes in steps of this while there is nothing to do.
 const STEP_MS: u64 = 5000;
@@ -240,6 +240,10 @@ fn for_a_person() -> Vec<WaitingOn> {
             member: member(),
             why,
         },
+        WaitingOn::AlarmRaised {
+            member: None,
+            kind: AlarmKind::Corrupt,
+        },
         WaitingOn::OperationOverdue {
             id: 1,
             what: String::new(),
@@ -373,6 +377,9 @@ impl Story {
             "behind" => world.members.get_mut(&who()).unwrap().caught_up = false,
             "corrupt" => {
                 world.alarms.insert((who(), AlarmKind::Corrupt));
+            }
+            "differ" => {
+                world.alarms.insert((NOBODY, AlarmKind::Corrupt));
             }
             "no-space" => {
                 world.alarms.insert((who(), AlarmKind::NoSpace));

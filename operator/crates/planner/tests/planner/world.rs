@@ -170,6 +170,9 @@ fn silent_since(at: u64) -> Asked {
     }
 }
 
+/// An alarm that names no member has this number.
+pub const NOBODY: u64 = u64::MAX;
+
 pub fn id(number: u64) -> MemberId {
     MemberId(0xa0 + number)
 }
@@ -541,7 +544,10 @@ impl World {
                 .alarms
                 .iter()
                 .map(|(number, kind)| Alarm {
-                    member: id(*number),
+                    member: match *number {
+                        NOBODY => MemberId(0),
+                        number => id(number),
+                    },
                     kind: *kind,
                 })
                 .collect(),
@@ -739,7 +745,8 @@ impl World {
                 member.db_size = member.db_in_use;
             }
             Action::Disarm { member, kind } => {
-                self.alarms.remove(&(member.0 - 0xa0, *kind));
+                let number = member.0.checked_sub(0xa0).unwrap_or(NOBODY);
+                self.alarms.remove(&(number, *kind));
             }
             Action::ReleaseCluster => {
                 if !self.members.is_empty() {
