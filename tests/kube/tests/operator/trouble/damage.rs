@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use api::etcdserverpb as pb;
@@ -14,7 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::{claim_uid, follower, three};
 use crate::cluster::{Cluster, STEP, condition, spec};
 use crate::operator::{Operator, Options};
-use crate::world::world;
+use crate::world::{whole, world};
 
 /// One value of the writes that fill a store; etcd takes requests of up to one and a half.
 const MIB: usize = 1 << 20;
@@ -129,6 +130,121 @@ fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
+/// The database of a member.
+fn database_of(cluster: &Cluster, member: &str) -> PathBuf {
+    let volume = cluster.world().kubelet.volume(&claim_uid(cluster, member));
+    let database = find(&volume, "db").expect("a member has one");
+    assert!(database.ends_with("member/snap/db"), "{database:?}");
+    database
+}
+
+/// kill -9, and the process is gone.
+fn stop(cluster: &Cluster, member: &str) {
+    let (kubelet, n) = (&cluster.world().kubelet, cluster.ns.name.as_str());
+    kubelet.stop(n, member);
+    testkit::eventually("its end", STEP, || {
+        let running = kubelet.processes(n);
+        let ended = running.iter().all(|(name, _)| name != member);
+        ended.then_some(()).ok_or_else(|| format!("{running:?}"))
+    });
+}
+
+/// Where a value stands in a database.
+fn places(database: &Path, value: &str) -> Vec<u64> {
+    let bytes = fs::read(database).expect("the tests' own file");
+    let windows = bytes.windows(value.len()).enumerate();
+    windows
+        .filter(|(_, window)| *window == value.as_bytes())
+        .map(|(at, _)| at as u64)
+        .collect()
+}
+
+/// Writes a value, and waits until the commit that brought it to a member's disk is over, of which the next one
+/// tells.
+fn put_and_commit(cluster: &Cluster, member: &str, value: &str) {
+    let database = database_of(cluster, member);
+    for (key, value) in [("kept", value), ("after", &format!("after {value}"))] {
+        cluster.etcdctl().ok(&["put", key, value]);
+        testkit::eventually("a commit", STEP, || {
+            let found = places(&database, value);
+            (!found.is_empty())
+                .then_some(())
+                .ok_or_else(|| "not there yet".to_owned())
+        });
+    }
+}
+
+/// Writes another value of the same length over one, wherever a page holds it. Pages have no checksum; a member that
+/// runs reads what is written here.
+fn alter(cluster: &Cluster, member: &str, value: &str) {
+    let database = database_of(cluster, member);
+    let file = fs::File::options().write(true).open(&database);
+    let file = file.expect("the tests' own file");
+    let wrong = "?".repeat(value.len());
+    for place in places(&database, value) {
+        file.write_all_at(wrong.as_bytes(), place)
+            .expect("the tests' own file");
+    }
+}
+
+#[test]
+fn members_that_differ_find_it_themselves_and_are_replaced() {
+    let Some(world) = world("members_that_differ_find_it_themselves_and_are_replaced") else {
+        return;
+    };
+    let (cluster, operator, object) = three(world, "differ", &spec(3));
+    let n = cluster.ns.name.as_str();
+    let value = |round: u32| format!("what everybody shall read, written in round {round}");
+    let read = || {
+        let said = cluster.etcdctl().ok(&["get", "kept", "--print-value-only"]);
+        said.trim().to_owned()
+    };
+
+    // At a start: by the hashes of the others.
+    let differs = follower(&object);
+    put_and_commit(&cluster, &differs, &value(1));
+    stop(&cluster, &differs);
+    alter(&cluster, &differs, &value(1));
+    world.kubelet.let_run(n, &differs);
+    let object = cluster.until("a replacement", STEP, |object| {
+        let operation = &object["status"]["operation"];
+        operation["reason"] == "CrashLoop" && operation["member"] == differs.as_str()
+    });
+    let said = object["status"].to_string();
+    assert!(said.contains("does not stay up"), "{said}");
+    let log = world.kubelet.log(n, &differs);
+    assert!(log.contains("found data inconsistency with peers"), "{log}");
+    let object = cluster.until_ready(3, STEP * 2);
+    assert!(!cluster.members().contains(&differs));
+    assert_eq!(read(), value(1));
+    super::assert_same_data(&cluster);
+    operator.assert_rights_suffice();
+    if !whole() {
+        return;
+    }
+
+    // While it runs: by the hash of a compaction, for which the leader looks once a minute.
+    let differs = follower(&object);
+    put_and_commit(&cluster, &differs, &value(2));
+    alter(&cluster, &differs, &value(2));
+    let etcdctl = cluster.etcdctl();
+    let revision = etcdctl.json(&["get", "kept"])["header"]["revision"].to_string();
+    etcdctl.ok(&["compact", &revision]);
+    cluster.until("a replacement", STEP * 3, |object| {
+        let operation = &object["status"]["operation"];
+        operation["reason"] == "Corrupt" && operation["member"] == differs.as_str()
+    });
+    cluster.until("another member", STEP * 2, |_| {
+        !cluster.members().contains(&differs)
+    });
+    cluster.until_ready(3, STEP * 2);
+    cluster.assert_tidy(3);
+    assert_eq!(alarms(&cluster), "");
+    assert_eq!(read(), value(2));
+    super::assert_same_data(&cluster);
+    operator.assert_rights_suffice();
+}
+
 #[test]
 fn members_of_damaged_or_corrupt_data_are_replaced() {
     let Some(world) = world("members_of_damaged_or_corrupt_data_are_replaced") else {
@@ -140,15 +256,8 @@ fn members_of_damaged_or_corrupt_data_are_replaced() {
 
     // Pages of the database are overwritten while it does not run.
     let damaged = follower(&object);
-    let volume = world.kubelet.volume(&claim_uid(&cluster, &damaged));
-    let database = find(&volume, "db").expect("a member has one");
-    assert!(database.ends_with("member/snap/db"), "{database:?}");
-    world.kubelet.stop(n, &damaged);
-    testkit::eventually("its end", STEP, || {
-        let running = world.kubelet.processes(n);
-        let ended = running.iter().all(|(name, _)| *name != damaged);
-        ended.then_some(()).ok_or_else(|| format!("{running:?}"))
-    });
+    let database = database_of(&cluster, &damaged);
+    stop(&cluster, &damaged);
     fs::File::options()
         .write(true)
         .open(&database)
