@@ -138,10 +138,14 @@ pub fn judge_start(
 
 impl Member {
     async fn peer_hashes(&self, revision: i64) -> Vec<PeerHash> {
-        let deadline = Instant::now() + self.config.request_timeout();
         let cluster = self.state().cluster.get();
+        let others = || cluster.members().filter(|other| other.id != self.id());
+        // One that is silent leaves the others their time.
+        let share = self.config.request_timeout()
+            / u32::try_from(others().count().max(1)).unwrap_or(u32::MAX);
         let mut hashes = Vec::new();
-        for other in cluster.members().filter(|other| other.id != self.id()) {
+        for other in others() {
+            let deadline = Instant::now() + share;
             match self
                 .peers
                 .hash_kv(&other.peer_urls, revision, deadline)
@@ -181,14 +185,34 @@ impl Member {
     }
 }
 
+/// How long a member that holds something else than a peer waits at its start for hashes that are missing. When all
+/// members start at once and a corrupt one is the first, the sound ones find each other within this time.
+const WAIT_FOR_PEERS: Duration = Duration::from_secs(20);
+
+/// A hash reads the whole database, here and there.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Before a member that has data serves (feature gate `InitialCorruptCheck`): refuses to go on
 /// where peers hold something else at our revision, unless a majority holds what we do.
 pub async fn initial_check(member: &Member) -> Result<()> {
-    let (ours, _) = member.hash_kv(0).await?;
-    let peers = member.peer_hashes(ours.revision).await;
-    let members = member.state().cluster.get().members().count();
-    let (differ, verdict) = judge_start(ours, &peers, members);
-    let differ: Vec<String> = differ.iter().map(ToString::to_string).collect();
+    let until = Instant::now() + WAIT_FOR_PEERS;
+    let (ours, differ, verdict) = loop {
+        let (ours, _) = member.hash_kv(0).await?;
+        let peers = member.peer_hashes(ours.revision).await;
+        let members = member.state().cluster.get().members().count();
+        let (differ, verdict) = judge_start(ours, &peers, members);
+        let differ: Vec<String> = differ.iter().map(ToString::to_string).collect();
+        let all_answered = peers.len() + 1 >= members;
+        if verdict == Start::Allowed || all_answered || Instant::now() > until {
+            break (ours, differ, verdict);
+        }
+        tracing::warn!(
+            revision = ours.revision,
+            members = differ.join(", "),
+            "found data inconsistency with peers; waiting for the hashes of the others"
+        );
+        tokio::time::sleep(ASK_AGAIN).await;
+    };
     if verdict == Start::Refused {
         bail!(
             "{} found data inconsistency with peers: at revision {} our hash is {}, that of {} is another. Remove this member from the cluster, delete its data directory and add it again; if several members differ, find the one that does not agree with the majority first",

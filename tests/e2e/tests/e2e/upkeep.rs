@@ -89,6 +89,47 @@ fn holds_another(name: &str, kinds: &[Kind], damaged: usize) {
     assert!(said.contains("corrupt cluster"), "{said}");
 }
 
+/// All start at once, as after an outage, and the one that differs is the first.
+#[test]
+fn the_sound_ones_start_beside_a_corrupt_one_that_was_there_first() {
+    let spec = Spec {
+        kinds: vec![Kind::Quorate; 3],
+        flags: Vec::new(),
+    }
+    .flag("--feature-gates=InitialCorruptCheck=true");
+    let Some(mut cluster) = Cluster::start(&spec) else {
+        return left_out("corrupt_cold", MISSING);
+    };
+    let etcdctl = cluster.etcdctl();
+    for number in 0..20 {
+        etcdctl.ok(&["put", &format!("key{number}"), TRUE]);
+    }
+    for member in &mut cluster.members {
+        member.terminate();
+    }
+    alter(&cluster.members[1]);
+    let until_it_says = |member: &Member, words: &str| {
+        eventually(words, Duration::from_secs(20), || {
+            let said = member.log_text();
+            said.contains(words).then_some(()).ok_or(said)
+        });
+    };
+    cluster.members[1].spawn();
+    until_it_says(&cluster.members[1], "initial corruption checking passed");
+    cluster.members[0].spawn();
+    until_it_says(&cluster.members[0], "waiting for the hashes of the others");
+    cluster.members[2].start();
+    cluster.members[0].wait_ready();
+    for sound in [0, 2] {
+        let said = cluster.members[sound].log_text();
+        assert!(
+            said.contains("a majority holds what this member does"),
+            "{said}"
+        );
+    }
+    cluster.etcdctl().ok(&["get", "key7"]);
+}
+
 /// Changes the value of one key in the database, wherever a page holds it.
 fn alter(member: &Member) {
     let path = member.database();
