@@ -124,6 +124,12 @@ fn a_service_that_cannot_be_made_is_named_and_what_serves_serves_on() {
     assert_eq!(cluster.list("pods").len(), 0, "nobody would find it");
     quota(2);
     cluster.until_ready(1, STEP * 2);
+    // One goes later, and cannot be made again: members do not care.
+    quota(1);
+    cluster.kubectl(&["delete", "service", "q-peers"]);
+    cluster.until("no Service again", STEP, exceeded);
+    cluster.etcdctl().ok(&["put", "a", "1"]);
+    quota(2);
     eventually("nothing refused any more", STEP, || {
         match &cluster.status()["blocked"] {
             Value::Null => Ok(()),
