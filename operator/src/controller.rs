@@ -91,6 +91,9 @@ pub enum Error {
     /// an object of the name that ours should have
     #[error("{0}")]
     Taken(Taken),
+    /// the same, of a cluster of the same name that is gone
+    #[error("{0}, and goes in a moment")]
+    Going(Taken),
     /// an act
     #[error(transparent)]
     Act(#[from] execute::Error),
@@ -310,18 +313,31 @@ impl Pass<'_> {
     async fn stop(&self, seen: &Seen, error: Error) -> Result<Action, Error> {
         let old = seen.cluster.status.clone().unwrap_or_default();
         let new = status::stopped(&seen.cluster, &Refused::of(&error), now_ms());
-        match within(
-            "writing the status",
-            self.write_status(seen, &old, &new, false),
-        )
-        .await
-        {
-            Ok(Some(_)) => {
+        if old == new {
+            return Err(error);
+        }
+        // Those fields only: the rest may have words of a newer operator, which would be lost on the way.
+        let mut patch = status::stopped_patch(&new);
+        patch["metadata"] = json!({
+            "uid": seen.cluster.uid(),
+            "resourceVersion": seen.cluster.resource_version(),
+        });
+        let params = PatchParams {
+            field_manager: Some(execute::MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let api = self.api::<QuorateCluster>();
+        let write = async {
+            api.patch_status(&self.key.name, &params, &Patch::Merge(&patch))
+                .await
+                .map_err(api_error("write the cluster's status"))
+        };
+        match within("writing the status", write).await {
+            Ok(_) => {
                 for news in status::news(&old, &new, None) {
                     self.publish(seen, news).await;
                 }
             }
-            Ok(None) => {}
             Err(unwritten) => {
                 tracing::warn!(cluster = %self.key, error = %unwritten, "why nothing is done cannot be written");
             }
@@ -390,7 +406,7 @@ impl Pass<'_> {
         let context = self.context;
         let template = &context.settings.member_host;
         let refused = match &services {
-            Ok(()) => context.kept(&self.key, |kept| kept.refused.clone()),
+            Ok(()) | Err(Error::Going(_)) => context.kept(&self.key, |kept| kept.refused.clone()),
             Err(error) => Some(Refused::of(error)),
         };
         let old = seen.cluster.status.clone().unwrap_or_default();
@@ -426,6 +442,7 @@ impl Pass<'_> {
             self.forget_order(seen, &version).await;
         }
         let next = match stopped {
+            Some(Error::Going(_)) => Ok(Action::requeue(WAITING)),
             Some(error) => Err(error),
             None => {
                 let recorded = recorded.then_some(&version);
@@ -520,7 +537,8 @@ impl Pass<'_> {
             Err(error) => {
                 context.kept(&self.key, |kept| {
                     kept.refused = Some(Refused::of(&error));
-                    kept.memory.failed(action, observed);
+                    // It may have taken minutes since it was planned.
+                    kept.memory.failed(action, now_ms());
                 });
                 Err(error)
             }
@@ -667,7 +685,12 @@ impl Pass<'_> {
         let mut service = service.clone();
         if let Some(there) = there {
             if !execute::is_ours(there.as_ref(), &service) {
-                return Err(Error::Taken(Taken::of(there.as_ref())));
+                let taken = Taken::of(there.as_ref());
+                return Err(if execute::is_going(there.as_ref(), &service) {
+                    Error::Going(taken)
+                } else {
+                    Error::Taken(taken)
+                });
             }
             service.metadata.uid = there.uid();
         }

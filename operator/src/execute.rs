@@ -559,24 +559,41 @@ impl std::fmt::Display for Taken {
     }
 }
 
-/// Whether an object belongs to the same cluster as the one that was to be made, and to the same owner.
+/// Whether an object is the one that was to be made: its owner says so, also where somebody has changed its labels;
+/// of one that nobody owns, as a deletion leaves it that orphans, the label.
 pub fn is_ours<K: Resource>(there: &K, ours: &K) -> bool {
     let cluster = |one: &K| {
         let labels = one.meta().labels.as_ref()?;
         labels.get(manifests::CLUSTER_LABEL).cloned()
     };
-    let owner = |one: &K| controller(one).map(|owner| owner.uid.clone());
-    cluster(there) == cluster(ours) && owner(there) == owner(ours)
+    match (controller(there), controller(ours)) {
+        (Some(owner), Some(own)) => owner.uid == own.uid,
+        (Some(_), None) => false,
+        (None, _) => cluster(there) == cluster(ours),
+    }
 }
 
-/// What has the name of the object that was to be made, where that is not ours; `None`: it is ours, it is gone by
-/// now, or it could not be read.
+/// Whether an object that is not ours is on its way out, or will be: the garbage collector has not come yet to what a
+/// deleted cluster of the same name has owned.
+pub fn is_going<K: Resource>(there: &K, ours: &K) -> bool {
+    let former = match (controller(there), controller(ours)) {
+        (Some(owner), Some(own)) => {
+            owner.kind == own.kind && owner.name == own.name && owner.uid != own.uid
+        }
+        _ => false,
+    };
+    former || there.meta().deletion_timestamp.is_some()
+}
+
+/// What has the name of the object that was to be made, where that is not ours; `None`: it is ours, it is gone or
+/// will be in a moment, or it could not be read.
 pub async fn taken<K>(api: &Api<K>, ours: &K) -> Option<Taken>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let there = api.get(&ours.name_any()).await.ok()?;
-    (!is_ours(&there, ours)).then(|| Taken::of(&there))
+    let taken = !is_ours(&there, ours) && !is_going(&there, ours);
+    taken.then(|| Taken::of(&there))
 }
 
 fn controller<K: Resource>(object: &K) -> Option<&OwnerReference> {

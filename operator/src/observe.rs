@@ -62,7 +62,7 @@ pub struct Memory {
 
 impl Memory {
     /// An act has failed. Of other acts than remedies that is not kept: they are simply due again.
-    pub fn failed(&mut self, action: &Action, observed: &Observed) {
+    pub fn failed(&mut self, action: &Action, now_ms: u64) {
         let remedy = match action {
             Action::Compact { .. } => Remedy::Compact,
             Action::Defragment { id, .. } => Remedy::Defragment(*id),
@@ -72,7 +72,7 @@ impl Memory {
             .retain(|failed| failed.remedy != remedy);
         self.remedies_failed.push(FailedRemedy {
             remedy,
-            at_ms: observed.now_ms,
+            at_ms: now_ms,
         });
     }
 }

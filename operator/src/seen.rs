@@ -12,15 +12,15 @@ use kube::{Api, Client, ResourceExt as _};
 use manifests::{CLUSTER_LABEL, budget_name, selector_text};
 
 use crate::caches::{Caches, matching};
+use crate::execute::is_ours;
 use crate::volumes::Nodes;
 
 /// One part of a look; `None`: it could not be read.
 pub type Part<T> = Option<T>;
 
-/// Whether the cluster with this UID controls it: one of the same name that somebody else made is not ours.
-fn is_of(budget: &PodDisruptionBudget, uid: Option<&str>) -> bool {
-    let mut owners = budget.owner_references().iter();
-    owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+/// Whether it is the cluster's: one of the same name that somebody else made is not ours.
+fn is_of(budget: &PodDisruptionBudget, cluster: &QuorateCluster) -> bool {
+    is_ours(budget, &manifests::budget(cluster, 0))
 }
 
 /// The objects of one cluster.
@@ -44,7 +44,6 @@ impl Seen {
     /// As the caches have it; `None`: the cluster is gone.
     pub fn cached(caches: &Caches, key: &ObjectRef<QuorateCluster>) -> Option<Self> {
         let cluster = caches.clusters.get(key)?;
-        let uid = cluster.uid();
         let namespace = key.namespace.as_deref();
         let labelled = |meta: &kube::api::ObjectMeta| {
             meta.namespace.as_deref() == namespace
@@ -54,6 +53,12 @@ impl Seen {
                     .and_then(|labels| labels.get(CLUSTER_LABEL))
                     .is_some_and(|name| *name == key.name)
         };
+        let budget = matching(&caches.budgets, |budget| {
+            labelled(&budget.metadata)
+                && budget.metadata.name.as_deref() == Some(&budget_name(&key.name))
+                && is_of(budget, &cluster)
+        })
+        .pop();
         Some(Self {
             cluster,
             members: matching(&caches.members, |member| {
@@ -62,14 +67,7 @@ impl Seen {
             }),
             pods: Some(matching(&caches.pods, |pod| labelled(&pod.metadata))),
             claims: Some(matching(&caches.claims, |claim| labelled(&claim.metadata))),
-            budget: Some(
-                matching(&caches.budgets, |budget| {
-                    labelled(&budget.metadata)
-                        && budget.metadata.name.as_deref() == Some(&budget_name(&key.name))
-                        && is_of(budget, uid.as_deref())
-                })
-                .pop(),
-            ),
+            budget: Some(budget),
             nodes: BTreeMap::new(),
         })
     }
@@ -105,7 +103,14 @@ impl Seen {
         let unreadable = |what: &str, error: &kube::Error| {
             tracing::warn!(cluster = %key, what, %error, "could not be read");
         };
-        let uid = cluster.uid();
+        let budget = budget
+            .inspect_err(|error| unreadable("disruption budget", error))
+            .ok()
+            .map(|budget| {
+                budget
+                    .filter(|budget| is_of(budget, &cluster))
+                    .map(Arc::new)
+            });
         Ok(Some(Self {
             cluster: Arc::new(cluster),
             members: members?
@@ -122,14 +127,7 @@ impl Seen {
                 .inspect_err(|error| unreadable("claims", error))
                 .ok()
                 .map(|list| list.items.into_iter().map(Arc::new).collect()),
-            budget: budget
-                .inspect_err(|error| unreadable("disruption budget", error))
-                .ok()
-                .map(|budget| {
-                    budget
-                        .filter(|budget| is_of(budget, uid.as_deref()))
-                        .map(Arc::new)
-                }),
+            budget,
             nodes: BTreeMap::new(),
         }))
     }

@@ -176,6 +176,16 @@ pub fn stopped(cluster: &QuorateCluster, refused: &Refused, now_ms: u64) -> Quor
     new
 }
 
+/// What of it is written.
+pub fn stopped_patch(status: &QuorateClusterStatus) -> serde_json::Value {
+    serde_json::json!({"status": {
+        "observedGeneration": status.observed_generation,
+        "waiting": status.waiting,
+        "blocked": status.blocked,
+        "conditions": status.conditions,
+    }})
+}
+
 /// All that is waited for, and what was refused; of what was there before, since when.
 fn waiting(
     plan: Option<&Plan>,
@@ -810,6 +820,14 @@ mod tests {
         let told = news(&cluster.status.clone().unwrap_or_default(), &new, None);
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].kind, EventType::Warning);
+        // An operation of a newer operator stays as that one wrote it.
+        let written = stopped_patch(&new);
+        let fields = written["status"].as_object().expect("an object");
+        let fields: Vec<&str> = fields.keys().map(String::as_str).collect();
+        assert_eq!(
+            fields,
+            ["blocked", "conditions", "observedGeneration", "waiting"]
+        );
         // Said once.
         cluster.status = Some(new.clone());
         assert_eq!(stopped(&cluster, &refused, 60_000), new);

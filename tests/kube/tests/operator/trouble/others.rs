@@ -124,6 +124,19 @@ fn a_service_that_cannot_be_made_is_named_and_what_serves_serves_on() {
     assert_eq!(cluster.list("pods").len(), 0, "nobody would find it");
     quota(2);
     cluster.until_ready(1, STEP * 2);
+    // A label that somebody takes off is put back, and the Service is ours still.
+    let label = "quorate.dev/cluster";
+    cluster.kubectl(&["label", "service", "q", &format!("{label}-")]);
+    eventually("the label", STEP, || {
+        let words = [
+            "get",
+            "service",
+            "q",
+            "--output=jsonpath={.metadata.labels}",
+        ];
+        let said = cluster.kubectl(&words);
+        said.contains(label).then_some(()).ok_or(said)
+    });
     // One goes later, and cannot be made again: members do not care.
     quota(1);
     cluster.kubectl(&["delete", "service", "q-peers"]);
