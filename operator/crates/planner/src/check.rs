@@ -407,6 +407,11 @@ impl Judge<'_> {
                     pod.phase,
                     PodPhase::CrashLooping { .. } | PodPhase::Pending(_) | PodPhase::Ended
                 );
+                let begun = pod.start == Start::Recover && self.live.is_none();
+                law(
+                    !begun || self.observed.wanted.recover.is_some(),
+                    "a recovery that may have begun is not lost sight of",
+                )?;
                 if !self.is_well_voter(object) {
                     return law(
                         down || !serves,

@@ -146,6 +146,7 @@ impl Planner<'_> {
             return self.finish(Outcome::NotWanted);
         }
         let others_are_gone = ordered.is_some_and(|order| order.others_are_gone);
+        let withdrawn = ordered.is_none();
         if let Some(live) = self.facts.live {
             let alone = live.members.len() == 1 && self.facts.live_of(survivor).is_some();
             if !(alone && begun) {
@@ -179,6 +180,10 @@ impl Planner<'_> {
                     act => act,
                 }
             }
+            // It may be a cluster of one already, and the Pod is all that tells. Without it and
+            // without an order this would look like a recovery that was never begun: the others
+            // would be started, and decide beside it under the same id.
+            Some(_) if withdrawn => self.wait_for(survivor),
             Some(_) => self.mend_or_wait_for(survivor),
             None if survivor.pod == Pod::Unknown => self.unreadable(name, Part::Pod),
             None if survivor.volume == Volume::Unknown => self.unreadable(name, Part::Volume),
