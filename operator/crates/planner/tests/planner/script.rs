@@ -328,6 +328,11 @@ impl Story {
                 world.bad_revisions.remove(first);
             }
             "silence" => world.silence_node(who(), false),
+            "kubelet-dies" => world.members.get_mut(&who()).unwrap().kubelet_dead = true,
+            "hangs" => {
+                world.members.get_mut(&who()).unwrap().hangs = true;
+                world.look();
+            }
             "returns" => world.node_returns(who()),
             "lose-pod" => world.lose_pod(who()),
             "lose-volume" => world.lose_volume(who()),

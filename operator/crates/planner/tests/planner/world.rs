@@ -66,6 +66,10 @@ pub struct Member {
     pub volume: Option<Disk>,
     /// Its node says nothing, and its process is cut off.
     pub silent: bool,
+    /// Its node says nothing, and its process runs on.
+    pub kubelet_dead: bool,
+    /// Its process is there and does nothing.
+    pub hangs: bool,
     /// It died a moment ago, and looks as before.
     pub unseen: bool,
     /// Its log is as long as the leader's.
@@ -282,6 +286,7 @@ impl World {
         };
         !member.silent
             && !member.unseen
+            && !member.hangs
             && member
                 .pod
                 .as_ref()
@@ -451,7 +456,7 @@ impl World {
                     Phase::Leaving | Phase::Terminating => PodPhase::Terminating,
                     Phase::Ended => PodPhase::Ended,
                 },
-                node_silent: member.silent && !member.unseen,
+                node_silent: member.kubelet_dead || member.silent && !member.unseen,
             }),
         };
         let volume = match &member.volume {
@@ -804,6 +809,7 @@ impl World {
         if member.pod.is_some() {
             return harm("a second Pod");
         }
+        member.hangs = false;
         member.pod = Some(PodOf {
             revision: revision.to_owned(),
             start,
@@ -828,7 +834,7 @@ impl World {
         if member.unseen {
             return Some(Progress::Seen);
         }
-        if member.silent {
+        if member.silent || member.kubelet_dead {
             return None;
         }
         let pod = member.pod.as_ref();
@@ -1252,6 +1258,8 @@ impl Member {
             pod: None,
             volume: None,
             silent: false,
+            kubelet_dead: false,
+            hangs: false,
             unseen: false,
             caught_up: false,
             term: 2,
