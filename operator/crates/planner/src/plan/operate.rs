@@ -144,7 +144,7 @@ impl<'a> Planner<'a> {
         Next::Idle
     }
 
-    fn may_remove(&self, object: &MemberObject) -> bool {
+    pub(super) fn may_remove(&self, object: &MemberObject) -> bool {
         self.facts
             .live_of(object)
             .is_some_and(|member| self.facts.judge(Step::Remove(member.id)).allowed())
@@ -377,7 +377,8 @@ impl<'a> Planner<'a> {
 
     // ---- exchange
 
-    /// A dead member leaves first; a healthy one leaves when the new one has its vote.
+    /// A dead member leaves first, and one whose Pod can neither go nor stay; a healthy one leaves
+    /// when the new one has its vote.
     fn exchange(&mut self, old: &str, new: &str, why: Replace) -> Next {
         let names = [new.to_owned()];
         let Some((object, member)) = self.live_object(old) else {
@@ -394,6 +395,12 @@ impl<'a> Planner<'a> {
         }
         if why != Replace::Asked {
             return self.finish(Outcome::CameBack);
+        }
+        // Its Pod stays on its way out until somebody mends the node, and so long the new one gets
+        // no vote beside it.
+        let lingers = leaves(object) && pod(object).is_some_and(|pod| pod.node_silent);
+        if lingers && self.may_remove(object) {
+            return self.remove_voter(object, member);
         }
         match self.join(&names, Wish::Shrink) {
             Next::Idle => self.remove_voter(object, member),
