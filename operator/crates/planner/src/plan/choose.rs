@@ -225,12 +225,13 @@ impl Planner<'_> {
         self.begin_operation(OperationKind::AddMembers { members }, numbers, false)
     }
 
-    /// The dead first, then who is on its way out, then those that somebody asked to go, then
-    /// the newest; the leader last.
+    /// The dead first, then who is in doubt for a moment, and is waited for, then who is on its
+    /// way out, then those that somebody asked to go, then the newest; the leader last.
     fn shrink(&mut self) -> Next {
         let mut voters: Vec<_> = self.facts.voter_objects().collect();
         voters.sort_by_key(|voter| {
             (
+                !self.facts.dead(voter),
                 self.facts.serves(voter),
                 self.facts.healthy(voter),
                 self.facts.leads(voter),
@@ -264,6 +265,10 @@ impl Planner<'_> {
         let Some(target) = self.facts.target() else {
             return Next::Wait;
         };
+        // It would be given up at once.
+        if self.replaces_first() {
+            return self.until_healthy();
+        }
         let settled = self.facts.voters() == target.replicas as usize;
         let mut outdated: Vec<_> = self
             .facts

@@ -415,10 +415,7 @@ impl<'a> Planner<'a> {
             return self.finish(Outcome::NotWanted);
         };
         // Only for what can be done now, or the two would begin and end in turns for ever.
-        let urgent = self.facts.voter_objects().any(|voter| {
-            matches!(self.facts.due(voter), Due::Now { .. }) && self.may_remove(voter)
-        });
-        if urgent {
+        if self.replaces_first() {
             return self.finish(Outcome::Preempted);
         }
         self.note_due(object);
@@ -456,6 +453,13 @@ impl<'a> Planner<'a> {
             Next::Idle => self.wait_for(object),
             act => act,
         }
+    }
+
+    /// A voter leaves before anybody restarts.
+    pub(super) fn replaces_first(&self) -> bool {
+        self.facts
+            .voter_objects()
+            .any(|voter| matches!(self.facts.due(voter), Due::Now { .. }) && self.may_remove(voter))
     }
 
     /// A healthy voter restarts only beside healthy ones: one at a time is down by our hand. Where
