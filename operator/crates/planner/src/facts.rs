@@ -301,6 +301,12 @@ impl<'a> Facts<'a> {
             .is_some_and(|member| self.has_alarm(member.id, AlarmKind::Corrupt))
     }
 
+    /// Its data differ, and it answers as if they did not. A restart mends nothing, and would end
+    /// what may still be read from it: it is replaced, by the rule or by a person.
+    pub fn corrupt_and_serves(&self, object: &MemberObject) -> bool {
+        self.corrupt(object) && answer(object).is_some_and(|answer| answer.good_since_ms.is_some())
+    }
+
     fn has_alarm(&self, id: MemberId, kind: AlarmKind) -> bool {
         self.live.is_some_and(|live| {
             live.alarms

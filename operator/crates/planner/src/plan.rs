@@ -9,8 +9,8 @@ mod tidy;
 
 use crate::facts::{Facts, broken, pod, volume};
 use crate::{
-    Action, Broken, MemberObject, Observed, Operation, OperationKind, Outcome, Part, PodPhase,
-    Policy, Role, Summary, Volume, VolumePhase, WaitingOn, Why,
+    Action, AlarmKind, Broken, MemberObject, Observed, Operation, OperationKind, Outcome, Part,
+    PodPhase, Policy, Role, Summary, Volume, VolumePhase, WaitingOn, Why,
 };
 
 /// What to do next, what is waited for, and what to show.
@@ -236,6 +236,12 @@ impl Planner<'_> {
             let pending = None;
             return self.wait(WaitingOn::MemberStarting { member, pending });
         };
+        if self.facts.corrupt(object) {
+            return self.wait(WaitingOn::AlarmRaised {
+                member: Some(member),
+                kind: AlarmKind::Corrupt,
+            });
+        }
         let allowed = self.facts.policy.lag_max;
         if let Some(behind) = self.facts.lag(object).filter(|behind| *behind > allowed) {
             return self.wait(WaitingOn::LearnerCatchingUp {

@@ -275,6 +275,7 @@ impl Planner<'_> {
             .voter_objects()
             .filter(|voter| self.facts.outdated(voter))
             .filter(|voter| !leaves(voter) && pod(voter).is_some_and(|pod| !pod.node_silent))
+            .filter(|voter| !self.facts.corrupt_and_serves(voter))
             .collect();
         outdated.sort_by_key(|voter| {
             (

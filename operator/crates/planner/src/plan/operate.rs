@@ -419,6 +419,9 @@ impl<'a> Planner<'a> {
             return self.finish(Outcome::Preempted);
         }
         self.note_due(object);
+        if self.facts.corrupt_and_serves(object) {
+            return self.finish(Outcome::Preempted);
+        }
         if !self.facts.outdated(object) {
             if self.facts.healthy(object) {
                 return self.finish(Outcome::Done);
