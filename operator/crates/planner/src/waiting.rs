@@ -217,7 +217,7 @@ pub enum WaitingOn {
         remedy: Remedy,
         /// Whose database, where it is one member's.
         member: Option<String>,
-        /// Tried again in so long.
+        /// Tried again in so long; 0: when it is its turn.
         in_ms: u64,
     },
     /// An alarm is raised.
@@ -702,7 +702,10 @@ impl Display for WaitingOn {
                         write!(f, "{id} could not be defragmented")?;
                     }
                 }
-                write!(f, ": tried again in {}", Span(*in_ms))
+                match in_ms {
+                    0 => f.write_str(": due to be tried again"),
+                    _ => write!(f, ": tried again in {}", Span(*in_ms)),
+                }
             }
             WaitingOn::AlarmRaised { member, kind } => {
                 let kind = match kind {

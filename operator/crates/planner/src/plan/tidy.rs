@@ -224,8 +224,11 @@ impl Planner<'_> {
             });
         }
         let compacted = live.compacted_revision >= live.store_revision;
+        // All are gone through also when it is known what to do: what has failed is told as long
+        // as it is remembered, or it would be news again after each attempt.
+        let mut act = None;
         if !compacted && !self.has_failed(Remedy::Compact, None) {
-            return Next::Act(Action::Compact {
+            act = Some(Action::Compact {
                 revision: live.store_revision,
             });
         }
@@ -245,40 +248,42 @@ impl Planner<'_> {
                 });
                 continue;
             }
+            let name = object.name.clone();
+            let has_failed = self.has_failed(Remedy::Defragment(answer.id), Some(&name));
             // One that has not deleted yet what was compacted will be defragmented in a moment.
             let wait = others_hold || !self.others_have_applied(answer.applied_index);
             if self.facts.leads(object) && wait {
                 continue;
             }
-            let name = object.name.clone();
-            if self.has_failed(Remedy::Defragment(answer.id), Some(&name)) {
+            if has_failed {
                 others_hold = true;
                 continue;
             }
             // A member goes on serving while it is rewritten, and the alarm has stopped all
             // writes: it is not put off for a voter in doubt.
-            return Next::Act(Action::Defragment {
+            act = act.or(Some(Action::Defragment {
                 name,
                 id: answer.id,
-            });
+            }));
         }
-        Next::Idle
+        act.map_or(Next::Idle, Next::Act)
     }
 
-    /// It failed a moment ago; then that is noted.
+    /// It failed a moment ago. It is noted also when it is its turn again.
     fn has_failed(&mut self, remedy: Remedy, member: Option<&String>) -> bool {
         let failed = self.facts.observed.remedies_failed.iter();
         let those = failed.filter(|failed| failed.remedy == remedy);
         let age = those.map(|failed| self.facts.since(failed.at_ms)).min();
-        let Some(in_ms) = age.and_then(|age| REMEDY_AGAIN_MS.checked_sub(age)) else {
+        let Some(age) = age else {
             return false;
         };
+        let in_ms = REMEDY_AGAIN_MS.saturating_sub(age);
         self.note(WaitingOn::RemedyFailed {
             remedy,
             member: member.cloned(),
             in_ms,
         });
-        true
+        in_ms > 0
     }
 
     /// The leader is the last one: another may turn out to be full when it has applied as much, or answers again. For
