@@ -521,6 +521,7 @@ impl Pass<'_> {
             Ok(done) => {
                 if done == Done::Yes {
                     context.door.metrics.act(word(action));
+                    context.kept(&self.key, |kept| kept.memory.done(action));
                     if is_membership(action) {
                         let news = News {
                             kind: EventType::Normal,

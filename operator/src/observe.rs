@@ -61,19 +61,31 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An act has failed. Of other acts than remedies that is not kept: they are simply due again.
+    /// An act was done. Of other acts than remedies nothing is kept: they are due again, or not.
+    pub fn done(&mut self, action: &Action) {
+        if let Some(remedy) = remedy(action) {
+            self.remedies_failed
+                .retain(|failed| failed.remedy != remedy);
+        }
+    }
+
+    /// An act has failed.
     pub fn failed(&mut self, action: &Action, now_ms: u64) {
-        let remedy = match action {
-            Action::Compact { .. } => Remedy::Compact,
-            Action::Defragment { id, .. } => Remedy::Defragment(*id),
-            _ => return,
-        };
-        self.remedies_failed
-            .retain(|failed| failed.remedy != remedy);
-        self.remedies_failed.push(FailedRemedy {
-            remedy,
-            at_ms: now_ms,
-        });
+        self.done(action);
+        if let Some(remedy) = remedy(action) {
+            self.remedies_failed.push(FailedRemedy {
+                remedy,
+                at_ms: now_ms,
+            });
+        }
+    }
+}
+
+fn remedy(action: &Action) -> Option<Remedy> {
+    match action {
+        Action::Compact { .. } => Some(Remedy::Compact),
+        Action::Defragment { id, .. } => Some(Remedy::Defragment(*id)),
+        _ => None,
     }
 }
 
