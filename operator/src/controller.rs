@@ -32,7 +32,7 @@ use planner::{Live, Observed, Plan, RecoveryRefused, WaitingOn};
 use serde_json::json;
 
 use crate::caches::{Caches, Triggers, infallible};
-use crate::execute::{self, Done, Hands, Taken, set_finalizer};
+use crate::execute::{self, Done, Hands, Taken, Whose, set_finalizer, whose};
 use crate::flags::{ACT, Flags};
 use crate::http::Door;
 use crate::lease::Leadership;
@@ -91,9 +91,9 @@ pub enum Error {
     /// an object of the name that ours should have
     #[error("{0}")]
     Taken(Taken),
-    /// the same, of a cluster of the same name that is gone
-    #[error("{0}, and goes in a moment")]
-    Going(Taken),
+    /// what is left of a cluster of the same name is not gone yet
+    #[error("a service of a cluster of the same name that was deleted is not gone yet")]
+    Going,
     /// an act
     #[error(transparent)]
     Act(#[from] execute::Error),
@@ -272,10 +272,7 @@ impl Pass<'_> {
         let template = &self.context.settings.member_host;
         let mut heard = observe::listen(&self.context.members, template, &seen).await;
         self.look_for_nodes(&mut seen, &heard, NODES_AFTER).await;
-        let (mut observed, mut plan) = match self.plan(&seen, &heard) {
-            Ok(planned) => planned,
-            Err(error) => return self.stop(&seen, error).await,
-        };
+        let (mut observed, mut plan) = self.plan(&seen, &heard).await?;
         if plan.action.is_some() {
             let look = async {
                 Seen::fresh(&self.context.client, &self.key)
@@ -292,10 +289,7 @@ impl Pass<'_> {
             self.look_for_nodes(&mut fresh, &heard, Duration::ZERO)
                 .await;
             seen = fresh;
-            (observed, plan) = match self.plan(&seen, &heard) {
-                Ok(planned) => planned,
-                Err(error) => return self.stop(&seen, error).await,
-            };
+            (observed, plan) = self.plan(&seen, &heard).await?;
         }
         // While a deletion is held members serve on, and need their names.
         let stays = !deleted || seen.cluster.spec.deletion_protection;
@@ -309,12 +303,21 @@ impl Pass<'_> {
             .await
     }
 
-    /// Nothing can be planned. The status keeps what was known, and says why.
-    async fn stop(&self, seen: &Seen, error: Error) -> Result<Action, Error> {
+    /// Where nothing can be planned the status says why.
+    async fn plan(&self, seen: &Seen, heard: &Heard) -> Result<(Observed, Plan), Error> {
+        let planned = self.try_plan(seen, heard);
+        if let Err(error) = &planned {
+            self.tell_why_stopped(seen, error).await;
+        }
+        planned
+    }
+
+    /// The status keeps what was known.
+    async fn tell_why_stopped(&self, seen: &Seen, error: &Error) {
         let old = seen.cluster.status.clone().unwrap_or_default();
-        let new = status::stopped(&seen.cluster, &Refused::of(&error), now_ms());
+        let new = status::stopped(&seen.cluster, &Refused::of(error), now_ms());
         if old == new {
-            return Err(error);
+            return;
         }
         // Those fields only: the rest may have words of a newer operator, which would be lost on the way.
         let mut patch = status::stopped_patch(&new);
@@ -322,13 +325,9 @@ impl Pass<'_> {
             "uid": seen.cluster.uid(),
             "resourceVersion": seen.cluster.resource_version(),
         });
-        let params = PatchParams {
-            field_manager: Some(execute::MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let api = self.api::<QuorateCluster>();
         let write = async {
-            api.patch_status(&self.key.name, &params, &Patch::Merge(&patch))
+            api.patch_status(&self.key.name, &execute::merging(), &Patch::Merge(&patch))
                 .await
                 .map_err(api_error("write the cluster's status"))
         };
@@ -342,7 +341,6 @@ impl Pass<'_> {
                 tracing::warn!(cluster = %self.key, error = %unwritten, "why nothing is done cannot be written");
             }
         }
-        Err(error)
     }
 
     /// The first thing that a cluster gets: a hold on its deletion, before there is anything to clean up.
@@ -384,7 +382,7 @@ impl Pass<'_> {
         self.context.kept(&self.key, |kept| kept.nodes = new);
     }
 
-    fn plan(&self, seen: &Seen, heard: &Heard) -> Result<(Observed, Plan), Error> {
+    fn try_plan(&self, seen: &Seen, heard: &Heard) -> Result<(Observed, Plan), Error> {
         let template = &self.context.settings.member_host;
         let observed = self.context.kept(&self.key, |kept| {
             observe::observed(seen, heard, &mut kept.memory, template, now_ms())
@@ -406,7 +404,7 @@ impl Pass<'_> {
         let context = self.context;
         let template = &context.settings.member_host;
         let refused = match &services {
-            Ok(()) | Err(Error::Going(_)) => context.kept(&self.key, |kept| kept.refused.clone()),
+            Ok(()) | Err(Error::Going) => context.kept(&self.key, |kept| kept.refused.clone()),
             Err(error) => Some(Refused::of(error)),
         };
         let old = seen.cluster.status.clone().unwrap_or_default();
@@ -442,7 +440,7 @@ impl Pass<'_> {
             self.forget_order(seen, &version).await;
         }
         let next = match stopped {
-            Some(Error::Going(_)) => Ok(Action::requeue(WAITING)),
+            Some(Error::Going) => Ok(Action::requeue(WAITING)),
             Some(error) => Err(error),
             None => {
                 let recorded = recorded.then_some(&version);
@@ -632,19 +630,11 @@ impl Pass<'_> {
     /// of which the watch tells. While the members of a cluster that had a quorum have none nothing is applied,
     /// but a Service that is not there is made: without the members' names they never find each other again.
     async fn ensure_services(&self, seen: &Seen, observed: &Observed) -> Result<(), Error> {
-        let services = [
-            manifests::peer_service(&seen.cluster),
-            manifests::client_service(&seen.cluster),
-        ];
+        let services = services_of(seen);
         let should = serde_json::to_string(&services).unwrap_or_default();
-        let namespace = seen.cluster.namespace().unwrap_or_default();
-        let cache = &self.context.caches.services;
         let now: Vec<Option<String>> = services
             .iter()
-            .map(|service| {
-                let key = ObjectRef::new(&service.name_any()).within(&namespace);
-                cache.get(&key)?.resource_version()
-            })
+            .map(|service| self.cached_service(service)?.resource_version())
             .collect();
         let known = self.context.kept(&self.key, |kept| {
             kept.services
@@ -685,15 +675,11 @@ impl Pass<'_> {
         };
         let mut service = service.clone();
         if let Some(there) = there {
-            if !execute::is_ours(there.as_ref(), &service) {
-                let taken = Taken::of(there.as_ref());
-                return Err(if execute::is_going(there.as_ref(), &service) {
-                    Error::Going(taken)
-                } else {
-                    Error::Taken(taken)
-                });
+            match whose(there.as_ref(), &service) {
+                Whose::Ours => service.metadata.uid = there.uid(),
+                Whose::Going => return Err(Error::Going),
+                Whose::Others(taken) => return Err(Error::Taken(taken)),
             }
-            service.metadata.uid = there.uid();
         }
         execute::apply(&api, &service)
             .await
@@ -707,13 +693,9 @@ impl Pass<'_> {
 
     /// Whether the cache has both of the cluster's Services.
     fn has_services(&self, seen: &Seen) -> bool {
-        let services = [
-            manifests::peer_service(&seen.cluster),
-            manifests::client_service(&seen.cluster),
-        ];
-        services.iter().all(|service| {
+        services_of(seen).iter().all(|service| {
             self.cached_service(service)
-                .is_some_and(|there| execute::is_ours(there.as_ref(), service))
+                .is_some_and(|there| matches!(whose(there.as_ref(), service), Whose::Ours))
         })
     }
 
@@ -769,6 +751,13 @@ fn order_is_spent(seen: &Seen, status: &QuorateClusterStatus, plan: &Plan) -> bo
         .and_then(|recovery| recovery.order.as_ref());
     let not_lost = WaitingOn::RecoveryRefused(RecoveryRefused::NotLost);
     order.is_some() && (order == done || plan.waiting.contains(&not_lost))
+}
+
+fn services_of(seen: &Seen) -> [Service; 2] {
+    [
+        manifests::peer_service(&seen.cluster),
+        manifests::client_service(&seen.cluster),
+    ]
 }
 
 fn now_ms() -> u64 {

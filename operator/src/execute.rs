@@ -35,6 +35,14 @@ use crate::seen::Seen;
 /// Who we are in an object's managed fields.
 pub const MANAGER: &str = "quorate-operator";
 
+/// A merge patch of ours.
+pub fn merging() -> PatchParams {
+    PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
 /// What became of an act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Done {
@@ -319,13 +327,9 @@ impl Act<'_> {
             + Debug
             + DeserializeOwned,
     {
-        let params = PatchParams {
-            field_manager: Some(MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         match self
             .api::<K>()
-            .patch(name, &params, &Patch::Merge(patch))
+            .patch(name, &merging(), &Patch::Merge(patch))
             .await
         {
             Ok(_) => Ok(Done::Yes),
@@ -537,17 +541,6 @@ pub struct Taken {
     pub owner: Option<String>,
 }
 
-impl Taken {
-    /// Of this one.
-    pub fn of<K: Resource<DynamicType = ()>>(there: &K) -> Self {
-        Self {
-            kind: K::kind(&()).into_owned(),
-            name: there.name_any(),
-            owner: controller(there).map(|owner| format!("{} {}", owner.kind, owner.name)),
-        }
-    }
-}
-
 impl std::fmt::Display for Taken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, name, owner } = self;
@@ -559,41 +552,56 @@ impl std::fmt::Display for Taken {
     }
 }
 
-/// Whether an object is the one that was to be made: its owner says so, also where somebody has changed its labels;
-/// of one that nobody owns, as a deletion leaves it that orphans, the label.
-pub fn is_ours<K: Resource>(there: &K, ours: &K) -> bool {
+/// Whose an object is that has the name of one of ours.
+pub enum Whose {
+    /// the one that was to be made
+    Ours,
+    /// not ours, and gone in a moment: the garbage collector has not come yet to what a deleted cluster of the same
+    /// name has owned
+    Going,
+    /// of others
+    Others(Taken),
+}
+
+/// Its owner says whose it is, also where somebody has changed its labels; of one that nobody owns, as a deletion
+/// leaves it that orphans, the label.
+pub fn whose<K: Resource<DynamicType = ()>>(there: &K, ours: &K) -> Whose {
     let cluster = |one: &K| {
         let labels = one.meta().labels.as_ref()?;
         labels.get(manifests::CLUSTER_LABEL).cloned()
     };
-    match (controller(there), controller(ours)) {
-        (Some(owner), Some(own)) => owner.uid == own.uid,
-        (Some(_), None) => false,
-        (None, _) => cluster(there) == cluster(ours),
+    let (is_ours, former) = match (controller(there), controller(ours)) {
+        (Some(owner), Some(own)) => (
+            owner.uid == own.uid,
+            owner.kind == own.kind && owner.name == own.name,
+        ),
+        (Some(_), None) => (false, false),
+        (None, _) => (cluster(there) == cluster(ours), false),
+    };
+    if is_ours {
+        Whose::Ours
+    } else if former || there.meta().deletion_timestamp.is_some() {
+        Whose::Going
+    } else {
+        Whose::Others(Taken {
+            kind: K::kind(&()).into_owned(),
+            name: there.name_any(),
+            owner: controller(there).map(|owner| format!("{} {}", owner.kind, owner.name)),
+        })
     }
 }
 
-/// Whether an object that is not ours is on its way out, or will be: the garbage collector has not come yet to what a
-/// deleted cluster of the same name has owned.
-pub fn is_going<K: Resource>(there: &K, ours: &K) -> bool {
-    let former = match (controller(there), controller(ours)) {
-        (Some(owner), Some(own)) => {
-            owner.kind == own.kind && owner.name == own.name && owner.uid != own.uid
-        }
-        _ => false,
-    };
-    former || there.meta().deletion_timestamp.is_some()
-}
-
-/// What has the name of the object that was to be made, where that is not ours; `None`: it is ours, it is gone or
+/// What has the name of the object that was to be made, where that is of others; `None`: it is ours, it is gone or
 /// will be in a moment, or it could not be read.
-pub async fn taken<K>(api: &Api<K>, ours: &K) -> Option<Taken>
+async fn taken<K>(api: &Api<K>, ours: &K) -> Option<Taken>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
 {
     let there = api.get(&ours.name_any()).await.ok()?;
-    let taken = !is_ours(&there, ours) && !is_going(&there, ours);
-    taken.then(|| Taken::of(&there))
+    match whose(&there, ours) {
+        Whose::Others(taken) => Some(taken),
+        Whose::Ours | Whose::Going => None,
+    }
 }
 
 fn controller<K: Resource>(object: &K) -> Option<&OwnerReference> {
@@ -641,11 +649,7 @@ where
         "resourceVersion": object.resource_version(),
         "finalizers": finalizers,
     }});
-    let params = PatchParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
-    api.patch(&object.name_any(), &params, &Patch::Merge(&patch))
+    api.patch(&object.name_any(), &merging(), &Patch::Merge(&patch))
         .await
         .map(|_| ())
 }

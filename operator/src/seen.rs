@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt as _};
 use manifests::{CLUSTER_LABEL, budget_name, selector_text};
 
 use crate::caches::{Caches, matching};
-use crate::execute::is_ours;
+use crate::execute::{Whose, whose};
 use crate::volumes::Nodes;
 
 /// One part of a look; `None`: it could not be read.
@@ -20,7 +20,7 @@ pub type Part<T> = Option<T>;
 
 /// Whether it is the cluster's: one of the same name that somebody else made is not ours.
 fn is_of(budget: &PodDisruptionBudget, cluster: &QuorateCluster) -> bool {
-    is_ours(budget, &manifests::budget(cluster, 0))
+    matches!(whose(budget, &manifests::budget(cluster, 0)), Whose::Ours)
 }
 
 /// The objects of one cluster.
