@@ -104,6 +104,15 @@ impl Cluster {
         self.kubectl(&["patch", "qc", &self.name, "--type=merge", "-p", &patch]);
     }
 
+    /// Its namespace takes so many objects of a kind.
+    pub fn set_quota(&self, kind: &str, most: u32) {
+        self.world
+            .apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota",
+                "metadata": {"name": "few", "namespace": self.ns.name},
+                "spec": {"hard": {kind: most.to_string()}}}))
+            .expect("a quota");
+    }
+
     /// Objects of a kind in its namespace.
     pub fn list(&self, kind: &str) -> Vec<Value> {
         let path = match kind {

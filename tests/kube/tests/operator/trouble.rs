@@ -736,13 +736,7 @@ fn a_full_quota_of_the_namespace_is_named_and_waited_for() {
             "image": {"repository": "registry.invalid/quorate"}, "membership": {"minHealthySeconds": 0},
         }),
     );
-    let quota = |pods: u32| {
-        world
-            .apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota",
-                "metadata": {"name": "small", "namespace": cluster.ns.name},
-                "spec": {"hard": {"pods": pods.to_string()}}}))
-            .expect("a quota");
-    };
+    let quota = |pods| cluster.set_quota("pods", pods);
     quota(1);
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     cluster.scale(3);

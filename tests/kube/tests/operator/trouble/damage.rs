@@ -174,14 +174,6 @@ fn put_and_commit(cluster: &Cluster, member: &str, value: &str) {
     }
 }
 
-/// kill(1).
-fn send(pid: u32, signal: &str) {
-    let done = std::process::Command::new("kill")
-        .args([signal, &pid.to_string()])
-        .status();
-    assert!(done.is_ok_and(|status| status.success()), "kill {signal}");
-}
-
 /// Writes another value of the same length over one, wherever a page holds it. Pages have no checksum.
 fn alter(cluster: &Cluster, member: &str, value: &str) {
     let database = database_of(cluster, member);
@@ -239,22 +231,20 @@ fn members_that_differ_find_it_themselves_and_are_replaced() {
     let mut others = cluster.members();
     others.retain(|name| *name != differs);
     let signal = |signal| {
-        for (name, pid) in world.kubelet.processes(n) {
-            if others.contains(&name) {
-                send(pid, signal);
-            }
+        for other in &others {
+            world.kubelet.signal(n, other, signal);
         }
     };
     let passed = "initial corruption checking passed";
     let before = world.kubelet.log(n, &differs).matches(passed).count();
-    signal("-STOP");
+    signal(libc::SIGSTOP);
     world.kubelet.let_run(n, &differs);
     testkit::eventually("a check without an answer", STEP, || {
         let log = world.kubelet.log(n, &differs);
         let more = log.matches(passed).count() > before;
         more.then_some(()).ok_or(log)
     });
-    signal("-CONT");
+    signal(libc::SIGCONT);
     cluster.until_ready(3, STEP);
     let etcdctl = cluster.etcdctl();
     let revision = etcdctl.json(&["get", "kept"])["header"]["revision"].to_string();

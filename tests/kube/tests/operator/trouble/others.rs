@@ -106,13 +106,7 @@ fn a_service_that_cannot_be_made_is_named_and_what_serves_serves_on() {
         return;
     };
     let cluster = Cluster::create(world, "service", &spec(1));
-    let quota = |services: u32| {
-        world
-            .apply(&json!({"apiVersion": "v1", "kind": "ResourceQuota",
-                "metadata": {"name": "few", "namespace": cluster.ns.name},
-                "spec": {"hard": {"services": services.to_string()}}}))
-            .expect("a quota");
-    };
+    let quota = |services| cluster.set_quota("services", services);
     quota(0);
     let _operator = Operator::start(world, &Options::of(&cluster.ns.name));
     let exceeded = |object: &Value| {
